@@ -1,0 +1,46 @@
+"""Names of processes that can be read again from the kernel at any time.
+
+A process is ``(host_id, boot_id, tgid, start_ns)``: ``tgid`` is the thread group id in the first pid namespace and ``start_ns``
+the group leader's ``task_struct.start_boottime`` in nanoseconds, which ``de_thread()`` hands to a thread that execs, so the name
+lives as long as the process does. An image adds ``exec_id`` (``task_struct.self_exec_id``).
+"""
+
+import hashlib
+import struct
+from uuid import UUID
+
+NIL = UUID(int=0)
+"""Stands for a process that is not known; never the name of one."""
+
+TICK_NS = 10_000_000
+"""One clock tick of /proc/PID/stat (USER_HZ is 100 in every Linux ABI that Tasktrail runs on)."""
+
+_VERSION_8 = 0x8 << 76
+_VARIANT = 0x2 << 62
+_KEEP = ~((0xF << 76) | (0x3 << 62)) & ((1 << 128) - 1)
+
+
+def _uuid8(content: bytes) -> UUID:
+    """The first 16 bytes of SHA-256 with version 8 and variant set as RFC 9562, section 5.8 says."""
+    number = int.from_bytes(hashlib.sha256(content).digest()[:16], "big")
+    return UUID(int=(number & _KEEP) | _VERSION_8 | _VARIANT)
+
+
+def task_id(host_id: UUID, boot_id: UUID, tgid: int, start_ns: int) -> UUID:
+    """The 128-bit name of a process: the same on every reading, before and after any restart.
+
+    SHA-256 over host id and boot id (16 bytes each, big-endian as RFC 9562 lays a UUID out), tgid and start_ns
+    (unsigned 64-bit, little-endian), cut to a version 8 UUID.
+    """
+    return _uuid8(host_id.bytes + boot_id.bytes + struct.pack("<QQ", tgid, start_ns))
+
+
+def cpid(boot_id: UUID, pid_ns: int, start_ns: int, ns_pid: int) -> UUID:
+    """OCSF's Common Process Identifier of a process (github.com/ocsf/common-process-id, section Linux).
+
+    boot_id   /proc/sys/kernel/random/boot_id
+    pid_ns    inode number of the process's own pid namespace (/proc/PID/ns/pid)
+    start_ns  start_boottime in nanoseconds; the specification takes clock ticks (/proc/PID/stat, field 22)
+    ns_pid    the process's tgid inside that namespace (/proc/PID/status, last of NStgid)
+    """
+    return _uuid8(boot_id.bytes + struct.pack("<QQq", pid_ns, start_ns // TICK_NS, ns_pid))
