@@ -24,8 +24,8 @@ MAGIC = b"TTB1"
 VERSION = 1
 
 HEADER = struct.Struct("<4sHBBII16s16sQQQQQQQI4x64s")
-"""magic, version, kind, zero, header bytes, body bytes, host_id, boot_id, ring_id, start, end, boottime_ns, realtime_ns, lost or snapshot_id,
-skipped, CRC-32 of the body, hostname (NUL padded)."""
+"""magic, version, kind, zero, header bytes, body bytes, host_id, boot_id, ring_id, start, end, boottime_ns, realtime_ns,
+lost or snapshot_id, skipped, CRC-32 of the body, hostname (NUL padded)."""
 
 BUSY = 0x80000000
 DISCARD = 0x40000000

@@ -35,7 +35,7 @@ class Mark(IntEnum):
     """What a MARK record tells; ``values`` of each are named beside it."""
 
     CLOCK = 1
-    """boottime_ns, realtime_ns, skipped, lost_fork, lost_exec, lost_exit, dropped_rename, short_argv: all counted since the ring was made."""
+    """boottime_ns, realtime_ns, skipped, lost_fork, lost_exec, lost_exit, dropped_rename, short_argv: counts since the ring was made."""
     SNAPSHOT_BEGIN = 2
     """snapshot_id"""
     SNAPSHOT_END = 3
@@ -202,7 +202,7 @@ class Rename(NamedTuple):
 
 
 class MarkRecord(NamedTuple):
-    """A remark put into the ring by the recorder itself, in order with all else. Source: BPF_PROG_TEST_RUN; tgid and start_ns name who ran it."""
+    """A remark that the recorder itself put into the ring, in order with all else; tgid and start_ns name who did. Source: BPF_PROG_TEST_RUN."""
 
     flags: int
     epoch: int
@@ -364,34 +364,34 @@ _CWD_GONE = int(Flag.CWD_DELETED | Flag.CWD_PSEUDO)
 
 def _fork(data: bytes, at: int, end: int) -> Fork:
     values = FORK.unpack_from(data, at)
-    return Fork._make(values[3:28] + (comm_text(values[28]),))
+    return Fork._make((*values[3:28], comm_text(values[28])))
 
 
 def _exec(data: bytes, at: int, end: int) -> Exec:
     values = EXEC.unpack_from(data, at)
     tail = _tail("EXEC", data, at + EXEC.size, end, values[3], values[32:])
-    return Exec._make(values[3:31] + (comm_text(values[31]),) + tail)
+    return Exec._make((*values[3:31], comm_text(values[31]), *tail))
 
 
 def _exit(data: bytes, at: int, end: int) -> Exit:
     values = EXIT.unpack_from(data, at)
-    return Exit._make(values[3:19] + (comm_text(values[19]),))
+    return Exit._make((*values[3:19], comm_text(values[19])))
 
 
 def _rename(data: bytes, at: int, end: int) -> Rename:
     values = RENAME.unpack_from(data, at)
-    return Rename._make(values[3:11] + (comm_text(values[11]), comm_text(values[12])))
+    return Rename._make((*values[3:11], comm_text(values[11]), comm_text(values[12])))
 
 
 def _mark(data: bytes, at: int, end: int) -> MarkRecord:
     values = MARK.unpack_from(data, at)
-    return MarkRecord._make(values[3:11] + (values[11:],))
+    return MarkRecord._make((*values[3:11], values[11:]))
 
 
 def _seen(data: bytes, at: int, end: int) -> Seen:
     values = SEEN.unpack_from(data, at)
     tail = _tail("SEEN", data, at + SEEN.size, end, values[3], values[32:40])
-    return Seen._make(values[3:31] + (comm_text(values[31]),) + values[40:] + tail)
+    return Seen._make((*values[3:31], comm_text(values[31]), *values[40:], *tail))
 
 
 def _user(data: bytes, at: int, end: int) -> User:
@@ -399,7 +399,7 @@ def _user(data: bytes, at: int, end: int) -> User:
     name_at = at + USER.size
     if name_at + values[11] != end:
         raise DecodeError(f"USER record: its name ends at byte {name_at + values[11]}, the record at {end}")
-    return User._make(values[3:11] + (data[name_at:end],))
+    return User._make((*values[3:11], data[name_at:end]))
 
 
 _READERS = (None, _fork, _exec, _exit, _rename, _mark, _seen, _user)
