@@ -24,7 +24,7 @@ MAGIC = b"TTB1"
 VERSION = 1
 
 HEADER = struct.Struct("<4sHBBII16s16sQQQQQQQI4x64s")
-"""magic, version, kind, zero, header bytes, body bytes, host_id, boot_id, ring_id, start, end, boottime_ns, realtime_ns,
+"""magic, version, kind, 1 if drained, header bytes, body bytes, host_id, boot_id, ring_id, start, end, boottime_ns, realtime_ns,
 lost or snapshot_id, skipped, CRC-32 of the body, hostname (NUL padded)."""
 
 BUSY = 0x80000000
@@ -55,6 +55,8 @@ class Batch(NamedTuple):
     skipped      times that the kernel did not run one of our programs (bpf_prog_info.recursion_misses) since the ring was made
     hostname     the host's name, for showing
     body         framed records
+    drained      nothing that happened more than a moment before boottime_ns is still in the ring: boottime_ns was read before the ring
+                 was, and all that was there is in this batch or an earlier one. Only then may a reader take boottime_ns for "now".
     """
 
     kind: BatchKind
@@ -69,6 +71,7 @@ class Batch(NamedTuple):
     skipped: int
     hostname: bytes
     body: bytes
+    drained: bool = False
 
 
 def encode_batch(batch: Batch) -> bytes:
@@ -78,7 +81,7 @@ def encode_batch(batch: Batch) -> bytes:
             MAGIC,
             VERSION,
             batch.kind,
-            0,
+            batch.drained,
             HEADER.size,
             len(batch.body),
             batch.host_id.bytes,
@@ -101,12 +104,14 @@ def batch_size(header: bytes) -> int:
     """Bytes of the whole batch whose header these bytes begin with. Raises DecodeError when they are no header."""
     if len(header) < HEADER.size:
         raise DecodeError(f"batch header of {len(header)} bytes, expected {HEADER.size}")
-    magic, version, kind, _, header_bytes, body_bytes = HEADER.unpack_from(header)[:6]
+    magic, version, kind, drained, header_bytes, body_bytes = HEADER.unpack_from(header)[:6]
     if magic != MAGIC:
         raise DecodeError(f"not a Tasktrail batch: it begins with {magic!r}")
     if version != VERSION or header_bytes != HEADER.size:
         raise DecodeError(f"batch version {version}: this program reads version {VERSION}", "update Tasktrail here")
     limit = limits.SNAPSHOT_BYTES_MAX if kind == BatchKind.SNAPSHOT else limits.BATCH_BYTES_MAX
+    if drained > 1:
+        raise DecodeError(f"batch header: byte 7 is {drained}, expected 0 or 1")
     if body_bytes > limit:
         raise DecodeError(f"batch body of {body_bytes} bytes, the limit is {limit}")
     return HEADER.size + int(body_bytes)
@@ -132,7 +137,19 @@ def decode_batch(data: bytes) -> Batch:
         raise DecodeError(f"batch from {start} to {end}: its checksum does not fit its body")
     name = hostname.rstrip(b"\0")
     return Batch(
-        BatchKind(kind), UUID(bytes=host_id), UUID(bytes=boot_id), ring_id, start, end, boottime_ns, realtime_ns, lost, skipped, name, body
+        BatchKind(kind),
+        UUID(bytes=host_id),
+        UUID(bytes=boot_id),
+        ring_id,
+        start,
+        end,
+        boottime_ns,
+        realtime_ns,
+        lost,
+        skipped,
+        name,
+        body,
+        bool(values[3]),
     )
 
 
