@@ -1,0 +1,202 @@
+"""One thread's connection to a ClickHouse, over the native protocol. The only module that knows clickhouse_driver.
+
+Strings are bytes, UUIDs are ``uuid.UUID``, Enums are their names (str), DateTime and DateTime64 are the integers that the server
+stores: seconds, or 10**-scale seconds, since 1970 in UTC. The driver itself would make datetime of them and lose nanoseconds.
+``store.values`` turns a value into text by its type.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import clickhouse_driver
+from clickhouse_driver.columns import service as driver_columns
+from clickhouse_driver.columns.base import FormatColumn
+from clickhouse_driver.errors import (
+    CannotParseUuidError,
+    LogicalError,
+    NetworkError,
+    ServerException,
+    SocketTimeoutError,
+    TypeMismatchError,
+)
+from clickhouse_driver.errors import Error as DriverError
+
+from schemas.errors import BadInput, Unavailable
+from store import server_errors
+from store.address import Address
+from store.params import encoded
+from store.server_errors import Unstorable
+
+__all__ = ["Address", "Connection", "Result", "Stream", "Unstorable"]
+
+Settings = Mapping[str, str | int]
+Params = Mapping[str, object]
+Row = tuple[Any, ...]
+
+SETTINGS: Settings = {"network_compression_method": "lz4"}
+"""Servers from 26 on answer in ZSTD unless told otherwise, which the driver cannot read without another package."""
+
+INSERT_SETTINGS: Settings = {"async_insert": 0, "insert_deduplicate": 1}
+"""An insert is answered when its part is on disk; servers from 26 on would else answer before."""
+
+
+class Result(NamedTuple):
+    """A whole result: (name, type) of each column, and the rows."""
+
+    columns: list[tuple[str, str]]
+    rows: list[Row]
+
+
+class Stream:
+    """A result that is read while it arrives: ``columns`` at once, rows by iterating. Close it (or use ``with``) to stop early."""
+
+    def __init__(self, connection: "Connection", columns: list[tuple[str, str]], rows: Iterator[Row]) -> None:
+        self.columns = columns
+        self._connection = connection
+        self._rows = rows
+        self._done = False
+
+    def __iter__(self) -> Iterator[Row]:
+        with self._connection._failures(inserting=False):
+            yield from self._rows
+        self._done = True
+
+    def close(self) -> None:
+        """End the query if it still runs; the connection can be used again."""
+        if not self._done:
+            self._connection.close()
+        self._done = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class Connection:
+    """A connection that is made when it is first needed, and made again after it broke.
+
+    Every method raises Unavailable when the server cannot be reached, cuts the connection or cannot answer now (what was asked
+    may or may not have happened), and BadInput with the server's words when it refuses.
+    """
+
+    def __init__(self, address: Address, settings: Settings | None = None, timeout_s: float = 300.0) -> None:
+        _keep_integer_times()
+        self.address = address
+        self._client = clickhouse_driver.Client(
+            host=address.host,
+            port=address.port,
+            user=address.user,
+            password=address.password,
+            database=address.database,
+            secure=address.secure,
+            client_name="tasktrail",
+            compression="lz4",
+            connect_timeout=min(timeout_s, 10.0),
+            send_receive_timeout=timeout_s,
+            tcp_keepalive=True,
+            settings={"strings_as_bytes": True, "server_side_params": True, **SETTINGS, **(settings or {})},
+        )
+
+    def query(self, sql: str, params: Params | None = None, settings: Settings | None = None) -> Result:
+        """All rows that the statement gives. ``{name:Type}`` in it stands for params["name"] (str, bytes, int, UUID, or a list of one)."""
+        with self._failures(inserting=False):
+            answer = self._client.execute(sql, encoded(params), with_column_types=True, settings=settings)
+        rows, columns = answer if isinstance(answer, tuple) else ([], [])
+        return Result(list(columns), list(rows))
+
+    def execute(self, sql: str, params: Params | None = None, settings: Settings | None = None) -> None:
+        """Run a statement that gives no rows."""
+        self.query(sql, params, settings)
+
+    def stream(self, sql: str, params: Params | None = None, settings: Settings | None = None) -> Stream:
+        """As query, but rows are given out while they arrive. The connection does nothing else until the stream ends."""
+        with self._failures(inserting=False):
+            rows = self._client.execute_iter(sql, encoded(params), with_column_types=True, settings=settings)
+            columns: list[tuple[str, str]] = next(rows, [])
+        return Stream(self, list(columns), rows)
+
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row], token: str) -> None:
+        """Store rows, each a tuple in the order of ``columns``, as one block; a block of the same token is stored once.
+
+        Raises Unstorable when some row can never be stored (then none is), Unavailable when it is not known whether they are.
+        """
+        if not rows:
+            return
+        data = [list(column) for column in zip(*rows, strict=True)]
+        settings = {**INSERT_SETTINGS, "insert_deduplication_token": token}
+        with self._failures(inserting=True):
+            self._client.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES", data, columnar=True, settings=settings)
+
+    def close(self) -> None:
+        """Cut the connection; a query that still runs is cancelled by the server. The next call connects again."""
+        self._client.disconnect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @contextmanager
+    def _failures(self, inserting: bool) -> Iterator[None]:
+        """The driver's and the system's exceptions as ours. After any of them the connection starts afresh."""
+        server = str(self.address)
+        try:
+            yield
+        except ServerException as error:
+            raise server_errors.failure(error.code, error.message or "", server, inserting) from None
+        except (NetworkError, SocketTimeoutError) as error:
+            self.close()
+            raise Unavailable(f"store {server} cannot be reached: {error.message}", "is it running?") from None
+        except (OSError, EOFError) as error:
+            # A server that ends in the middle shows as these, not as a driver's error.
+            self.close()
+            raise Unavailable(f"store {server} cut the connection: {error or 'end of stream'}") from None
+        except (TypeMismatchError, CannotParseUuidError, LogicalError, ValueError, TypeError, AttributeError) as error:
+            # The driver finds out while it packs a column, by whatever exception the packing ends in.
+            self.close()
+            if inserting:
+                raise Unstorable(f"rows cannot be stored: {error}") from None
+            raise
+        except DriverError as error:
+            self.close()
+            raise BadInput(f"the answer of store {server} cannot be read: {error}") from None
+
+
+class _IntegerTime(FormatColumn):  # type: ignore[misc]
+    """DateTime: the stored 32-bit number of seconds."""
+
+    ch_type = "DateTime"
+    py_types = (int,)
+    format = "I"
+
+
+class _IntegerTime64(FormatColumn):  # type: ignore[misc]
+    """DateTime64: the stored 64-bit number, in units of the type's scale."""
+
+    ch_type = "DateTime64"
+    py_types = (int,)
+    format = "q"
+
+
+def _integer_time(spec: str, options: dict[str, Any]) -> Any:
+    """The column for a type that begins with DateTime."""
+    return (_IntegerTime64 if spec.startswith("DateTime64") else _IntegerTime)(**options)
+
+
+def _keep_integer_times() -> None:
+    """Make the driver keep times as integers.
+
+    It has no setting for this and computes in floating point, which is wrong from the tenth of a microsecond on. The driver's
+    version is pinned, and the contract tests hold times to the nanosecond.
+    """
+    driver_columns.create_datetime_column = _integer_time
+    # Without a handler of its own, Python would print the driver's remarks about lost connections to stderr.
+    logger = logging.getLogger("clickhouse_driver")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
