@@ -27,6 +27,7 @@ HEADER = struct.Struct("<4sHBBII16s16sQQQQQQQI4x64s")
 """magic, version, kind, 1 if drained, header bytes, body bytes, host_id, boot_id, ring_id, start, end, boottime_ns, realtime_ns,
 lost or snapshot_id, skipped, CRC-32 of the body, hostname (NUL padded)."""
 
+RING_HEADER = limits.RING_RECORD_HEADER_BYTES
 BUSY = 0x80000000
 DISCARD = 0x40000000
 _LENGTH = 0x3FFFFFFF

@@ -202,7 +202,10 @@ class Rename(NamedTuple):
 
 
 class MarkRecord(NamedTuple):
-    """A remark that the recorder itself put into the ring, in order with all else; tgid and start_ns name who did. Source: BPF_PROG_TEST_RUN."""
+    """A remark that the recorder itself put into the ring, in order with all else; tgid and start_ns name who did.
+
+    Source: BPF_PROG_TEST_RUN of a program that is attached to nothing.
+    """
 
     flags: int
     epoch: int

@@ -1,0 +1,84 @@
+"""What is missing, and what the recorder says of itself: counters, marks, times without a recorder."""
+
+from schemas.events import Mark, MarkRecord
+from schemas.rows import LossCause, Row
+from streams.join.model import HostState, Interval
+from streams.join.rows import loss_row
+
+LOSSES_MAX = 256
+"""Intervals of loss that are remembered; beyond, the two oldest become one that holds both."""
+
+_TOUCHES_CHAINS = frozenset({LossCause.RING_FULL, LossCause.SKIPPED, LossCause.NO_RECORDER, LossCause.LOG_HOLE, LossCause.UNDECODABLE})
+
+
+def lose(state: HostState, position: int, cause: LossCause, interval: Interval, amount: int, detail: str, rows: list[Row]) -> None:
+    """Note a loss between two moments, and write its row."""
+    if cause in _TOUCHES_CHAINS:
+        state.losses.append(interval)
+        if len(state.losses) > LOSSES_MAX:
+            first, second = state.losses[:2]
+            state.losses[:2] = [(min(first[0], second[0]), max(first[1], second[1]))]
+    rows.append(loss_row(state, position, cause, interval, amount, detail))
+
+
+def count_lost(state: HostState, lost: int, position: int, since_ns: int, rows: list[Row]) -> None:
+    """Compare a record's count of drops with what was known before it; processors may show theirs out of order, so only growth counts."""
+    before = state.counters.get("lost", 0)
+    if lost > before:
+        state.counters["lost"] = lost
+        amount = lost - before
+        detail = f"the ring was full: {amount} records of fork, exec or exit found no room"
+        lose(state, position, LossCause.RING_FULL, (since_ns, state.now_ns), amount, detail, rows)
+
+
+_CLOCK_COUNTERS = (
+    (2, "skipped", LossCause.SKIPPED, "times that the kernel did not run a program of the recorder"),
+    (6, "dropped_rename", LossCause.RENAME_DROPPED, "renames left out while the ring was more than half full"),
+    (7, "short_argv", LossCause.ARGV_SHORTENED, "arguments cut short while the ring was more than half full"),
+)
+
+
+def mark(state: HostState, record: MarkRecord, position: int, since_ns: int, rows: list[Row]) -> None:
+    """A remark of the recorder (those of snapshots are streams.join.snapshot's)."""
+    state.reader = (record.tgid, record.start_ns)
+    if record.mark == Mark.CLOCK:
+        _clock(state, record, position, rows)
+    elif record.mark == Mark.LINKS_LOST:
+        last_good_ns = min(record.values[0], record.time_ns)
+        state.links_lost = (position, last_good_ns)
+        detail = "the recorder's programs were detached"
+        lose(state, position, LossCause.NO_RECORDER, (last_good_ns, record.time_ns), 0, detail, rows)
+    elif record.mark == Mark.ATTACHED:
+        _attached(state, record, position, since_ns, rows)
+
+
+def _clock(state: HostState, record: MarkRecord, position: int, rows: list[Row]) -> None:
+    """The clock pair from now on, and counters; what they count happened since the mark before."""
+    boottime_ns, realtime_ns = record.values[:2]
+    state.offset_ns = realtime_ns - boottime_ns
+    since_ns = state.counters.get("clock_ns", 0)
+    for index, name, cause, meaning in _CLOCK_COUNTERS:
+        amount = record.values[index] - state.counters.get(name, 0)
+        if amount > 0:
+            state.counters[name] = record.values[index]
+            lose(state, position, cause, (since_ns, state.now_ns), amount, f"{amount} {meaning}", rows)
+    state.counters["clock_ns"] = state.now_ns
+
+
+def _attached(state: HostState, record: MarkRecord, position: int, since_ns: int, rows: list[Row]) -> None:
+    """The programs are attached; if nobody recorded before, the time until now is a loss."""
+    if not record.values[0]:
+        if state.links_lost is not None:
+            gap_position, begin_ns = state.links_lost
+            detail = "the recorder's programs were detached until they were loaded again"
+        elif not state.recording_since_ns:
+            gap_position, begin_ns, detail = position, 0, "before the recorder was loaded"
+        else:
+            gap_position, begin_ns, detail = position, since_ns, "nobody recorded"
+        if state.recording_since_ns:
+            lose(state, gap_position, LossCause.NO_RECORDER, (begin_ns, record.time_ns), 0, detail, rows)
+        else:
+            rows.append(loss_row(state, gap_position, LossCause.NO_RECORDER, (begin_ns, record.time_ns), 0, detail))
+    state.links_lost = None
+    if not state.recording_since_ns:
+        state.recording_since_ns = record.time_ns

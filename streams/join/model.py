@@ -1,0 +1,203 @@
+"""What the join remembers of one host: its living processes, and what their descendants still need.
+
+Everything hangs together by references: a living process holds its current image, an image the image before it on the chain
+(``base``) and its process, a process its creator and the creator's image at the moment of fork. What no living process reaches
+is forgotten by itself, so the state grows with the living and their ancestors, never with history.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from schemas.identity import NIL
+
+Facts = tuple[object, ...]
+"""Columns exe to flags of schemas.rows.ImageRow, in its order."""
+
+End = tuple[int, int, int, int, int, int, int, int, int]
+"""Columns duration to max_rss_kib of schemas.rows.ImageRow, in its order."""
+
+LIVING: End = (0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+Interval = tuple[int, int]
+"""Boottime in nanoseconds, from and to; (0, 0) for none."""
+
+NEVER: Interval = (0, 0)
+
+
+@dataclass(slots=True, eq=False)
+class Process:
+    """A process, living or needed by a living one.
+
+    tgid, start_ns   its key within the boot
+    task_id          its name everywhere
+    start_wall_ns    wall clock at its start, fixed when it was first known
+    root             nobody created it (the first user process, kthreadd)
+    creator          who called fork; None if root or not known
+    creator_image    the creator's image at that moment
+    by_parent        the creator is not recorded: it is the kernel's parent in a snapshot
+    lost             the loss that hides its creator
+    image            its newest image
+    absent           snapshots in a row that did not show it
+    born_snapshot    the snapshot that was open when it was first known, 0 if none
+    """
+
+    tgid: int
+    start_ns: int
+    task_id: UUID
+    start_wall_ns: int
+    root: bool = False
+    creator: "Process | None" = None
+    creator_image: "Image | None" = None
+    creator_tgid: int = 0
+    creator_exec_id: int = 0
+    creator_tid: int = 0
+    clone_flags: int = 0
+    parent_id: UUID = NIL
+    parent_tgid: int = 0
+    by_parent: bool = False
+    lost: Interval = NEVER
+    image: "Image | None" = None
+    absent: int = 0
+    born_snapshot: int = 0
+
+    @property
+    def creator_recorded(self) -> bool:
+        """Whether the creator is a recorded fact rather than missing or taken from a snapshot."""
+        return self.root or (self.creator is not None and not self.by_parent)
+
+
+@dataclass(slots=True, eq=False)
+class Image:
+    """One image of a process, or a gap in a chain (``process`` is None, ``tgid`` 0 where not even that is known).
+
+    own          it was exec'd, so it is an element of its chain; a forked image is not
+    base         the element before it on the chain
+    begin_ns     boottime of its first record; wall clock beside it
+    touched_ns   the join's now when its last fact arrived
+    sure_ns      the join's now when a record last proved that it was its process's image
+    had_child    a process was forked while it was the current image
+    written      a row of it has been given out
+    waiting      it stands in the queue of rows that become due
+    lost, before why something is missing right before it or in it
+    chain        its columns chain_kind to chain_exe, as of ``chain_stamp``
+    """
+
+    process: Process | None
+    exec_id: int
+    kind: int
+    own: bool
+    base: "Image | None"
+    tgid: int = 0
+    begin_ns: int = 0
+    begin_wall_ns: int = 0
+    comm: bytes = b""
+    renamed: bytes = b""
+    facts: Facts = ()
+    ring_id: int = 0
+    position: int = 0
+    epoch: int = 0
+    parent_exec_id: int = 0
+    touched_ns: int = 0
+    sure_ns: int = 0
+    had_child: bool = False
+    written: bool = False
+    waiting: bool = False
+    lost: Interval = NEVER
+    before: bool = False
+    end: End = LIVING
+    end_ns: int = 0
+    end_parent_tgid: int = 0
+    chain: "Chain | None" = None
+    chain_stamp: int = -1
+
+    @property
+    def head(self) -> "Image | None":
+        """The newest element of its chain: itself if it was exec'd, else the one that it inherited."""
+        return self if self.own else self.base
+
+
+@dataclass(slots=True)
+class Chain:
+    """A chain as columns, root first, with what is to be said of it as a whole."""
+
+    kinds: tuple[int, ...] = ()
+    tgids: tuple[int, ...] = ()
+    exec_ids: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
+    comms: tuple[bytes, ...] = ()
+    exes: tuple[bytes, ...] = ()
+    whole: bool = True
+    cut: bool = False
+    before: bool = False
+    lost: Interval = NEVER
+
+
+NO_CHAIN = Chain()
+
+
+@dataclass(slots=True)
+class HostState:
+    """All that the join knows of one host after some batch. A value: see streams.join.saved.
+
+    ring_id, position  how far the log is read
+    now_ns             the running maximum of record times
+    offset_ns          realtime - boottime of the latest clock mark, None before the first
+    counters           what the recorder had counted at the latest record or mark, by name
+    recording_since_ns boottime of the first attachment in this boot, 0 before it
+    losses             intervals in which records of fork, exec or exit were lost
+    links_lost         ring position and begin of a time without recorder that has not ended
+    unread             records that could not be read since the last good one: how many, position of the first, begin
+    reader             (tgid, start_ns) of the process that put the latest mark
+    recent             keys that ended last, newest last: repeats of their exits are known by it
+    last_snapshot      id of the latest snapshot that was applied
+    open_snapshot      id of the snapshot that is being taken, 0 if none; ended_meanwhile: what ended since
+    snapshots          bodies of snapshots whose end mark was not reached yet, by id
+    waiting            images whose row is due at a time: (due_ns, image), in order
+    relinks            how often a link of a chain was mended; older columns of chains are void
+    """
+
+    host_id: UUID = NIL
+    host: bytes = b""
+    boot_id: UUID = NIL
+    past_boots: list[UUID] = field(default_factory=list)
+    ring_id: int = 0
+    position: int = 0
+    now_ns: int = 0
+    offset_ns: int | None = None
+    counters: dict[str, int] = field(default_factory=dict)
+    recording_since_ns: int = 0
+    losses: list[Interval] = field(default_factory=list)
+    links_lost: tuple[int, int] | None = None
+    unread: tuple[int, int, int] | None = None
+    reader: tuple[int, int] = (0, 0)
+    living: dict[int, Process] = field(default_factory=dict)
+    recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=256))
+    last_snapshot: int = 0
+    open_snapshot: int = 0
+    ended_meanwhile: dict[tuple[int, int], Image] = field(default_factory=dict)
+    snapshots: dict[int, bytes] = field(default_factory=dict)
+    users: dict[int, bytes] = field(default_factory=dict)
+    waiting: deque[tuple[int, Image]] = field(default_factory=deque)
+    refresh_day: int = 0
+    relinks: int = 0
+
+    def wall_ns(self, boottime_ns: int) -> int:
+        """Wall clock at that boottime, by the clock pair in force."""
+        return boottime_ns + (self.offset_ns or 0)
+
+    def hull(self, from_ns: int, to_ns: int) -> Interval:
+        """From the begin of the first to the end of the last loss that overlaps the interval, NEVER if none does."""
+        touching = [loss for loss in self.losses if loss[0] <= to_ns and loss[1] >= from_ns]
+        if not touching:
+            return NEVER
+        return min(loss[0] for loss in touching), max(loss[1] for loss in touching)
+
+
+def join_intervals(one: Interval, other: Interval) -> Interval:
+    """The smallest interval that holds both; NEVER counts for nothing."""
+    if one == NEVER:
+        return other
+    if other == NEVER:
+        return one
+    return min(one[0], other[0]), max(one[1], other[1])

@@ -1,0 +1,238 @@
+"""Rows out of images: what is written of one, and when.
+
+An image is written when it is FOLD_NS old and again when it ends; one that ends sooner is written once. A forked image that
+execs sooner is not written at all: the exec's row tells the fork.
+"""
+
+from enum import IntEnum
+from uuid import UUID
+
+from schemas import limits
+from schemas.identity import NIL
+from schemas.rows import EndKind, ImageKind, ImageRow, LossCause, LossRow, Row
+from streams.join.model import NEVER, NO_CHAIN, Chain, HostState, Image, Interval, Process, join_intervals
+
+SECOND_NS = 1_000_000_000
+
+
+class Stage(IntEnum):
+    """Which of two rows of one moment is the newer."""
+
+    BEGIN = 0
+    REFRESH = 1
+    END = 2
+
+
+def chain_of(head: Image | None, stamp: int) -> Chain:
+    """The chain that ends with this element, as columns; kept with the element until a link is mended."""
+    if head is None:
+        return NO_CHAIN
+    if head.chain is not None and head.chain_stamp == stamp:
+        return head.chain
+    base = head.base
+    chain = _longer(base.chain, head) if base is not None and base.chain is not None and base.chain_stamp == stamp else _walked(head)
+    head.chain, head.chain_stamp = chain, stamp
+    return chain
+
+
+def _exe(image: Image) -> bytes:
+    exe = image.facts[0] if image.facts else b""
+    assert isinstance(exe, bytes)
+    return exe
+
+
+def _longer(chain: Chain, head: Image) -> Chain:
+    """The chain with one more element; the oldest goes where there are too many."""
+    first = 1 if len(chain.kinds) >= limits.CHAIN_ELEMENTS_MAX else 0
+    return Chain(
+        (*chain.kinds[first:], head.kind),
+        (*chain.tgids[first:], head.tgid),
+        (*chain.exec_ids[first:], head.exec_id),
+        (*chain.starts[first:], head.begin_wall_ns),
+        (*chain.comms[first:], head.comm),
+        (*chain.exes[first:], _exe(head)),
+        chain.whole and head.kind != ImageKind.UNKNOWN,
+        chain.cut or bool(first),
+        chain.before or head.before,
+        join_intervals(chain.lost, head.lost),
+    )
+
+
+def _walked(head: Image) -> Chain:
+    """The chain from its elements, newest first, as far as the limit."""
+    elements: list[Image] = []
+    element: Image | None = head
+    while element is not None and len(elements) < limits.CHAIN_ELEMENTS_MAX:
+        elements.append(element)
+        element = element.base
+    elements.reverse()
+    lost = NEVER
+    for one in elements:
+        lost = join_intervals(lost, one.lost)
+    return Chain(
+        tuple(one.kind for one in elements),
+        tuple(one.tgid for one in elements),
+        tuple(one.exec_id for one in elements),
+        tuple(one.begin_wall_ns for one in elements),
+        tuple(one.comm for one in elements),
+        tuple(_exe(one) for one in elements),
+        all(one.kind != ImageKind.UNKNOWN for one in elements),
+        element is not None,
+        any(one.before for one in elements),
+        lost,
+    )
+
+
+def _ancestry(process: Process) -> tuple[tuple[UUID, ...], bool, bool, Interval]:
+    """Creators of a process, nearest first; whether farther ones were left out, links came from a snapshot, what loss hides some."""
+    ids: list[UUID] = []
+    before, lost = False, NEVER
+    each = process
+    while True:
+        before = before or each.by_parent
+        lost = join_intervals(lost, each.lost)
+        if each.root:
+            return tuple(ids), False, before, lost
+        if len(ids) == limits.ANCESTORS_MAX:
+            return tuple(ids), True, before, lost
+        if each.creator is None:
+            return (*ids, NIL), False, before, lost
+        each = each.creator
+        ids.append(each.task_id)
+
+
+def image_row(state: HostState, image: Image, stage: Stage, version_ns: int, seen_wall_ns: int) -> ImageRow:
+    """The row of an image as it is known now."""
+    process = image.process
+    assert process is not None
+    chain = chain_of(image.head, state.relinks)
+    ancestor_ids, ancestors_cut, ancestors_before, ancestors_lost = _ancestry(process)
+    lost = join_intervals(join_intervals(chain.lost, ancestors_lost), image.lost)
+    end_kind = image.end[1]
+    touched = lost != NEVER or image.kind == ImageKind.UNKNOWN or end_kind in (EndKind.SUPERSEDED, EndKind.GONE)
+    return ImageRow._make(
+        (
+            state.host_id,
+            state.host,
+            state.boot_id,
+            process.task_id,
+            process.tgid,
+            process.start_ns,
+            image.exec_id,
+            image.kind,
+            process.start_wall_ns,
+            image.begin_wall_ns,
+            image.begin_ns,
+            *image.end,
+            image.comm,
+            image.renamed,
+            *image.facts,
+            NIL if process.creator is None else process.creator.task_id,
+            process.creator_tgid,
+            process.creator_exec_id,
+            process.creator_tid,
+            process.clone_flags,
+            process.parent_id,
+            process.parent_tgid,
+            image.end_parent_tgid,
+            ancestor_ids,
+            chain.kinds,
+            chain.tgids,
+            chain.exec_ids,
+            chain.starts,
+            chain.comms,
+            chain.exes,
+            int(chain.whole and not chain.cut and len(chain.kinds) == image.exec_id),
+            int(chain.before or ancestors_before or image.before),
+            int(chain.cut),
+            int(touched),
+            int(ancestors_cut),
+            state.wall_ns(lost[0]) if lost != NEVER else 0,
+            state.wall_ns(lost[1]) if lost != NEVER else 0,
+            image.ring_id,
+            image.position,
+            image.epoch,
+            seen_wall_ns // SECOND_NS,
+            version_ns * 4 + stage,
+        )
+    )
+
+
+def loss_row(state: HostState, position: int, cause: LossCause, interval: Interval, amount: int, detail: str) -> LossRow:
+    """The row of something missing. Time 0 of the boot stands for its begin."""
+    begin_ns, end_ns = interval
+    end_wall_ns = state.wall_ns(end_ns)
+    return LossRow(
+        state.host_id,
+        state.host,
+        state.boot_id,
+        state.ring_id,
+        position,
+        cause,
+        state.wall_ns(begin_ns),
+        end_wall_ns,
+        begin_ns,
+        end_ns,
+        amount,
+        detail.encode(),
+        end_wall_ns // SECOND_NS,
+        end_ns * 4,
+    )
+
+
+def wait(state: HostState, image: Image) -> None:
+    """Have the image written FOLD_NS from now, unless it ends or is folded before."""
+    if not image.waiting:
+        image.waiting = True
+        state.waiting.append((state.now_ns + limits.FOLD_NS, image))
+
+
+def write_due(state: HostState, now_ns: int, rows: list[Row]) -> None:
+    """Write the images whose time has come. Those that ended meanwhile have been written at their end."""
+    waiting = state.waiting
+    while waiting and waiting[0][0] <= now_ns:
+        image = waiting.popleft()[1]
+        image.waiting = False
+        process = image.process
+        if process is not None and process.image is image and image.end[1] == EndKind.LIVING:
+            image.written = True
+            rows.append(image_row(state, image, Stage.BEGIN, image.touched_ns, state.wall_ns(image.touched_ns)))
+
+
+def write_end(state: HostState, image: Image, rows: list[Row]) -> None:
+    """Write an image that has ended."""
+    image.written = True
+    rows.append(image_row(state, image, Stage.END, image.touched_ns, state.wall_ns(image.end_ns)))
+
+
+def write_again(state: HostState, image: Image, rows: list[Row]) -> None:
+    """Write an image again whose facts have changed after it was written."""
+    stage = Stage.BEGIN if image.end[1] == EndKind.LIVING else Stage.END
+    rows.append(image_row(state, image, stage, image.touched_ns, state.wall_ns(image.touched_ns)))
+
+
+def refresh(state: HostState, now_ns: int, rows: list[Row]) -> None:
+    """Once in REFRESH_NS write all living images, and all that their chains and ancestors consist of, so that none of them expires."""
+    day = now_ns // limits.REFRESH_NS
+    if day <= state.refresh_day:
+        return
+    state.refresh_day = day
+    boundary_ns = day * limits.REFRESH_NS
+    done: set[Image] = set()
+    for process in state.living.values():
+        _refresh_from(state, process.image, boundary_ns, done, rows)
+
+
+def _refresh_from(state: HostState, image: Image | None, boundary_ns: int, done: set[Image], rows: list[Row]) -> None:
+    """Write the image and all that it reaches, each once."""
+    todo = [image]
+    while todo:
+        each = todo.pop()
+        if each is None or each in done:
+            continue
+        done.add(each)
+        todo.append(each.base)
+        if each.process is not None:
+            todo.append(each.process.creator_image)
+            if each.written:
+                rows.append(image_row(state, each, Stage.REFRESH, boundary_ns, state.wall_ns(boundary_ns)))
