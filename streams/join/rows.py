@@ -109,7 +109,7 @@ def image_row(state: HostState, image: Image, stage: Stage, version_ns: int, see
     ancestor_ids, ancestors_cut, ancestors_before, ancestors_lost = _ancestry(process)
     lost = join_intervals(join_intervals(chain.lost, ancestors_lost), image.lost)
     end_kind = image.end[1]
-    touched = lost != NEVER or image.kind == ImageKind.UNKNOWN or end_kind in (EndKind.SUPERSEDED, EndKind.GONE)
+    touched = lost != NEVER or end_kind in (EndKind.SUPERSEDED, EndKind.GONE)
     return ImageRow._make(
         (
             state.host_id,

@@ -1,0 +1,69 @@
+# Tasktrail. `make help` lists what can be done here.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# bcc is the distribution's python3-bpfcc, so the environment is made from the system's Python.
+SYSTEM_PYTHON ?= /usr/bin/python3
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PYTEST := $(PYTHON) -m pytest
+SYSTEM_PACKAGES := python3-bpfcc python3-venv gcc libc6-dev
+STAMP := $(VENV)/.installed
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: system $(STAMP) ## everything that run and test need: system packages (as root on Debian or Ubuntu) and .venv
+
+.PHONY: system
+system: # the distribution's packages; on another distribution, or without root, their names
+	@if $(SYSTEM_PYTHON) -c 'import bcc, venv, ensurepip' 2>/dev/null && command -v gcc >/dev/null; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(SYSTEM_PACKAGES) >/dev/null; \
+	else echo "install these as root, or what your distribution calls them: $(SYSTEM_PACKAGES)" >&2; exit 1; fi
+
+$(STAMP): pyproject.toml | system
+	@[ -x $(PYTHON) ] || $(SYSTEM_PYTHON) -m venv --system-site-packages $(VENV)
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+.PHONY: run
+run: setup ## record this host, join and store it (as root); ask with $(VENV)/bin/tasktrail in a second terminal
+	@$(PYTHON) -m tasktrail run
+
+.PHONY: demo
+demo: setup ## without root or BPF: replay a recording of a real host and ask about it
+	@$(PYTHON) -m tasktrail demo
+
+.PHONY: check
+check: $(STAMP) ## style, types and the tests that need no root: a minute
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m ruff format --check --quiet .
+	@$(PYTHON) -m mypy
+	@$(PYTEST) -q tests/unit tests/sim tests/corpus tests/test_tidy.py
+
+.PHONY: test
+test: setup check ## all tests; as root also those of the kernel, the store and the whole
+	@$(PYTEST) -q tests/contract
+	@$(PYTEST) -q tests/kernel
+	@$(PYTEST) -q tests/e2e
+
+.PHONY: bench
+bench: setup ## measure; figures go to docs/benchmarks.md
+	@$(PYTHON) tests/bench/run_all.py
+
+.PHONY: docs
+docs: $(STAMP) ## write the generated pages again
+	@$(PYTHON) -m schemas.dictionary
+	@$(PYTHON) -m tasktrail.docs
+
+.PHONY: corpus-bless
+corpus-bless: $(STAMP) ## write the expected rows of the recordings again; then read the diff
+	@CORPUS_BLESS=1 $(PYTEST) -q tests/corpus
+
+.PHONY: clean
+clean: ## remove what was built here; recordings and stores stay
+	@rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

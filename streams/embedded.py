@@ -1,0 +1,238 @@
+"""One host, from the kernel's ring to the store: read, join, write rows, save the state, and only then move the ring's position.
+
+Kill it at any line: what was not saved lies in the ring still, is read again, gives the same rows with the same keys and versions,
+and the store takes them once. No line here waits; the caller decides when to step.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+from schemas.batch import Batch, BatchKind, decode_batch
+from schemas.errors import DecodeError
+from schemas.events import Mark
+from schemas.rows import Row
+from streams.join import HostState, apply
+from streams.statefile import read_state, write_state
+
+STEP_BYTES_MAX = 4 * 1024 * 1024
+"""Ring bytes that one step takes: some 6,000 processes, so a step's rows fit one insert."""
+SNAPSHOT_PERIOD_NS = 3600 * 1_000_000_000
+CLOCK_PERIOD_NS = 5 * 1_000_000_000
+CLOCK_STEP_NS = 1_000_000
+"""A wall clock that moved by more than this against the boottime gets a mark at once."""
+PROBE_PERIOD_NS = 5 * 1_000_000_000
+EXEC_PROBE_PERIOD_NS = 60 * 1_000_000_000
+
+
+class RingEdge(Protocol):
+    """What of producers.ring.Ring is used here."""
+
+    def stretch(self, limit_bytes: int) -> tuple[int, int, bytes]:
+        """Start, end and bytes of whole committed records from the consumer's position on."""
+
+    def release(self, position: int) -> None:
+        """Give the ring back up to that position."""
+
+    def consumer(self) -> int:
+        """The consumer's position."""
+
+    def producer(self) -> int:
+        """The producer's position."""
+
+
+class RecorderEdge(Protocol):
+    """What of producers.recorder.Recorder is used here."""
+
+    ring: RingEdge
+    ring_id: int
+
+    def mark(self, kind: int, *values: int) -> None:
+        """Put a mark into the ring."""
+
+    def clock(self) -> None:
+        """Put a clock mark with the counters into the ring."""
+
+    def probe(self) -> bool:
+        """Whether a rename of this process comes back as a record."""
+
+    def exec_probe(self) -> bool:
+        """Whether a fork, exec and exit come back as records."""
+
+    def snapshot(self) -> Batch:
+        """Take a snapshot, keep it on disk until it is discarded, and mark it in the ring."""
+
+    def pending_snapshots(self) -> list[bytes]:
+        """Encoded batches of the snapshots of this ring that were not discarded, oldest first."""
+
+    def discard_snapshots(self, last_id: int) -> None:
+        """Forget the snapshots up to that id."""
+
+
+class SinkEdge(Protocol):
+    """What of streams.sinks.clickhouse.Sink is used here."""
+
+    def write(self, rows: list[Row], token_base: str) -> None:
+        """Store the rows, all of them once; raises Unavailable when the store does not take them now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Who records: host_id, boot_id, name; and ``now()`` giving (boottime_ns, realtime_ns) read together."""
+
+    host_id: UUID
+    boot_id: UUID
+    hostname: bytes
+    now: Callable[[], tuple[int, int]]
+
+
+@dataclass(slots=True)
+class Progress:
+    """What has happened since the start, for status and messages.
+
+    drained          the last step took all that was there
+    last_good_ns     boottime of the latest probe that came back
+    """
+
+    steps: int = 0
+    ring_bytes: int = 0
+    rows: int = 0
+    state_bytes: int = 0
+    snapshots: int = 0
+    drained: bool = False
+    recording: bool = True
+    last_good_ns: int = 0
+
+
+@dataclass(slots=True)
+class Embedded:
+    """The stream of one host. ``step`` is the whole of it; ``watch`` looks after the recorder."""
+
+    recorder: RecorderEdge
+    sink: SinkEdge
+    state_path: Path
+    host: Host
+    state: HostState = field(init=False)
+    progress: Progress = field(default_factory=Progress)
+    _unwritten: list[Row] = field(default_factory=list)
+    _token: str = ""
+    _unsaved: bool = False
+    _snapshots_due: int = 1
+    _snapshot_ns: int = 0
+    _clock_ns: int = 0
+    _offset_ns: int = 0
+    _probe_ns: int = 0
+    _exec_probe_ns: int = 0
+    _lost: int = 0
+
+    def __post_init__(self) -> None:
+        self.state = read_state(self.state_path)
+        if self.state.host_id.int and self.state.host_id != self.host.host_id:
+            self.state = HostState()  # the installation was given a new identity: its processes have new names
+        ring = self.recorder.ring
+        if self.state.ring_id == self.recorder.ring_id and self.state.position > ring.consumer():
+            ring.release(self.state.position)  # the state was saved, the position was not moved yet
+        self._lost = self.state.counters.get("lost", 0)
+        for encoded in self.recorder.pending_snapshots():
+            try:
+                self._unwritten += apply(self.state, decode_batch(encoded))
+            except DecodeError:
+                continue  # a file that is no snapshot: its end mark finds nothing, and the next snapshot is due anyway
+
+    def step(self) -> bool:
+        """Take what is in the ring to the store; returns whether anything moved.
+
+        Raises Unavailable when the store does not take the rows, OSError when the state finds no room: nothing is lost,
+        step again later.
+        """
+        if self._unwritten or self._unsaved:
+            self._write()
+        boottime_ns, realtime_ns = self.host.now()
+        ring = self.recorder.ring
+        start, end, body = ring.stretch(STEP_BYTES_MAX)
+        self.progress.drained = end == ring.producer()
+        if start == end and not self._due(boottime_ns):
+            return False
+        batch = self._batch(start, end, body, boottime_ns, realtime_ns)
+        before = (self.state.position, len(self._unwritten))
+        self._unwritten += apply(self.state, batch)
+        self._token = f"{self.host.host_id}/{self.host.boot_id}/{batch.ring_id}/{start}-{end}/{boottime_ns if start == end else 0}"
+        if (self.state.position, len(self._unwritten)) == before:
+            return False
+        self._write()
+        self.progress.steps += 1
+        self.progress.ring_bytes += end - start
+        return True
+
+    def _batch(self, start: int, end: int, body: bytes, boottime_ns: int, realtime_ns: int) -> Batch:
+        host = self.host
+        return Batch(
+            BatchKind.EVENTS,
+            host.host_id,
+            host.boot_id,
+            self.recorder.ring_id,
+            start,
+            end,
+            boottime_ns,
+            realtime_ns,
+            0,
+            0,
+            host.hostname,
+            body,
+            self.progress.drained,
+        )
+
+    def _due(self, boottime_ns: int) -> bool:
+        """Whether time alone makes rows due."""
+        waiting = self.state.waiting
+        return bool(waiting) and waiting[0][0] < boottime_ns
+
+    def _write(self) -> None:
+        """Rows, then state, then position."""
+        rows = self._unwritten
+        self._unsaved = True
+        if rows:
+            self.sink.write(rows, self._token)
+            self.progress.rows += len(rows)
+            self._unwritten = []
+        self.progress.state_bytes = write_state(self.state_path, self.state)
+        self._unsaved = False
+        if self.state.ring_id == self.recorder.ring_id:
+            self.recorder.ring.release(self.state.position)
+        if self.state.last_snapshot:
+            self.recorder.discard_snapshots(self.state.last_snapshot)
+
+    def watch(self) -> None:
+        """Look after the recorder: clock marks, self-probes, snapshots. Call it between steps, about once a second."""
+        boottime_ns, realtime_ns = self.host.now()
+        offset_ns = realtime_ns - boottime_ns
+        if boottime_ns >= self._probe_ns + PROBE_PERIOD_NS:
+            self._probe_ns = boottime_ns
+            self._probe(boottime_ns)
+        if boottime_ns >= self._clock_ns + CLOCK_PERIOD_NS or abs(offset_ns - self._offset_ns) > CLOCK_STEP_NS:
+            self._clock_ns, self._offset_ns = boottime_ns, offset_ns
+            self.recorder.clock()
+        lost = self.state.counters.get("lost", 0)
+        if lost != self._lost:
+            # Two, because one snapshot alone does not prove a process gone (streams.join.snapshot).
+            self._lost, self._snapshots_due = lost, 2
+        if self._snapshots_due or boottime_ns >= self._snapshot_ns + SNAPSHOT_PERIOD_NS:
+            self._snapshots_due = max(0, self._snapshots_due - 1)
+            self._snapshot_ns = boottime_ns
+            self._unwritten += apply(self.state, self.recorder.snapshot())
+            self.progress.snapshots += 1
+
+    def _probe(self, boottime_ns: int) -> None:
+        alive = self.recorder.probe()
+        if alive and boottime_ns >= self._exec_probe_ns + EXEC_PROBE_PERIOD_NS:
+            self._exec_probe_ns = boottime_ns
+            alive = self.recorder.exec_probe()
+        if alive:
+            self.progress.last_good_ns = boottime_ns
+            if not self.progress.recording:
+                self._snapshots_due = 2
+        elif self.progress.recording:
+            self.recorder.mark(Mark.LINKS_LOST, self.progress.last_good_ns)
+        self.progress.recording = alive

@@ -1,0 +1,252 @@
+"""The stream of one host, killed at every line that touches the world: what the store holds at the end is always the same."""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from schemas import events
+from schemas.batch import Batch, BatchKind, frame
+from schemas.errors import Unavailable
+from schemas.events import Kind, Mark
+from schemas.rows import ImageRow, LossRow, Row
+from streams import embedded
+from streams.embedded import Embedded, Host
+
+HOST_ID, BOOT_ID, RING_ID = UUID(int=1), UUID(int=2), 77
+MS = 1_000_000
+
+
+class Killed(Exception):
+    """The process was killed here."""
+
+
+def head(kind: Kind, time_ns: int, tgid: int, start_ns: int, exec_id: int) -> tuple[int, ...]:
+    return (kind, events.RECORD_VERSION, 0, 0, 1, tgid, time_ns, start_ns, exec_id, 0)
+
+
+def mark(time_ns: int, kind: Mark, *values: int) -> bytes:
+    return events.MARK.pack(*head(Kind.MARK, time_ns, 9, 1, 0), kind, *values, *[0] * (8 - len(values)))
+
+
+def fork(time_ns: int, tgid: int, creator_tgid: int, creator_start_ns: int) -> bytes:
+    ids = (creator_tgid, creator_tgid, creator_tgid, *[0] * 9)
+    return events.FORK.pack(*head(Kind.FORK, time_ns, tgid, time_ns, 0), creator_start_ns, 0, creator_start_ns, 0, 0, 0, *ids, b"w")
+
+
+def exit_(time_ns: int, tgid: int, start_ns: int) -> bytes:
+    return events.EXIT.pack(*head(Kind.EXIT, time_ns, tgid, start_ns, 0), 0, 0, 0, 0, 0, 0, 0, tgid, 0, b"w")
+
+
+def script() -> list[bytes]:
+    """A parent that lives on, and thirty children of it: short ones, and some that outlive a step."""
+    records = [mark(1, Mark.CLOCK, 1, 1_000_000_001), mark(2, Mark.ATTACHED, 0), fork(10, 5, 0, 0)]
+    for n in range(30):
+        begin_ns = (n + 1) * 300 * MS
+        records += [fork(begin_ns, 100 + n, 5, 10), exit_(begin_ns + (n % 3) * 150 * MS, 100 + n, begin_ns)]
+    return records
+
+
+@dataclass
+class FakeRing:
+    """A ring in memory; positions as the kernel counts them."""
+
+    data: bytes = b""
+    start: int = 0
+    given_bytes_max: int = 700
+
+    def stretch(self, limit_bytes: int) -> tuple[int, int, bytes]:
+        end, limit = self.start, self.start + min(limit_bytes, self.given_bytes_max)
+        while end < len(self.data):
+            size = 8 + (int.from_bytes(self.data[end : end + 4], "little") + 7 & ~7)
+            if end + size > limit:
+                break
+            end += size
+        return self.start, end, self.data[self.start : end]
+
+    def release(self, position: int) -> None:
+        assert position >= self.start, "the position never goes back"
+        self.start = position
+
+    def consumer(self) -> int:
+        return self.start
+
+    def producer(self) -> int:
+        return len(self.data)
+
+
+@dataclass
+class FakeRecorder:
+    """A recorder whose ring was filled before."""
+
+    ring: FakeRing
+    ring_id: int = RING_ID
+    marks: list[tuple[int, ...]] = field(default_factory=list)
+    alive: bool = True
+
+    def mark(self, kind: int, *values: int) -> None:
+        self.marks.append((kind, *values))
+
+    def clock(self) -> None:
+        self.marks.append((Mark.CLOCK,))
+
+    def probe(self) -> bool:
+        return self.alive
+
+    def exec_probe(self) -> bool:
+        return self.alive
+
+    def snapshot(self) -> Batch:
+        return Batch(BatchKind.SNAPSHOT, HOST_ID, BOOT_ID, RING_ID, 0, 0, 1, 1, 1, 0, b"h", b"")
+
+    def pending_snapshots(self) -> list[bytes]:
+        return []
+
+    def discard_snapshots(self, last_id: int) -> None:
+        pass
+
+
+@dataclass
+class FakeStore:
+    """A store that keeps the newest version of each row, as ReplacingMergeTree does."""
+
+    rows: dict[tuple[object, ...], Row] = field(default_factory=dict)
+
+    def write(self, rows: list[Row], token_base: str) -> None:
+        for row in rows:
+            if isinstance(row, ImageRow):
+                key: tuple[object, ...] = (row.start_boottime, row.tgid, row.exec_id)
+            else:
+                key = ("loss", row.ring_id, row.position, row.cause)
+            older = self.rows.get(key)
+            if older is None or row.version >= older.version:
+                self.rows[key] = row
+
+
+@dataclass
+class Fuse:
+    """Kills at the n-th touch of the world, before or after it took effect."""
+
+    at: int
+    before: bool
+    touches: int = 0
+
+    def touch(self, action: object, *args: object) -> object:
+        self.touches += 1
+        if self.touches == self.at and self.before:
+            raise Killed
+        result = action(*args)  # type: ignore[operator]
+        if self.touches == self.at:
+            raise Killed
+        return result
+
+
+def host() -> Host:
+    return Host(HOST_ID, BOOT_ID, b"h", lambda: (20_000 * MS, 21_000 * MS))
+
+
+def drain(stream: Embedded) -> None:
+    while stream.step():
+        pass
+
+
+def reference() -> dict[tuple[object, ...], Row]:
+    store = FakeStore()
+    ring = FakeRing(b"".join(map(frame, script())))
+    with tempfile.TemporaryDirectory() as directory:
+        drain(Embedded(FakeRecorder(ring), store, Path(directory) / "state", host()))
+    return store.rows
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_killed_at_every_touch_the_store_ends_equal(tmp_path: Path, before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = reference()
+    assert len(expected) > 30
+    write_state = embedded.write_state
+    killed = 0
+    for at in range(1, 200):
+        store, ring = FakeStore(), FakeRing(b"".join(map(frame, script())))
+        state = tmp_path / f"state-{before}-{at}"
+        fuse = Fuse(at, before)
+        real_write, real_release = store.write, ring.release
+        store.write = lambda rows, token, f=fuse, w=real_write: f.touch(w, rows, token)  # type: ignore[method-assign,misc]
+        ring.release = lambda position, f=fuse, r=real_release: f.touch(r, position)  # type: ignore[method-assign,misc]
+        monkeypatch.setattr(embedded, "write_state", lambda path, value, f=fuse: f.touch(write_state, path, value))
+        try:
+            drain(Embedded(FakeRecorder(ring), store, state, host()))
+        except Killed:
+            killed += 1
+            monkeypatch.setattr(embedded, "write_state", write_state)
+            store.write, ring.release = real_write, real_release  # type: ignore[method-assign]
+            drain(Embedded(FakeRecorder(ring), store, state, host()))
+        else:
+            assert store.rows == expected
+            break
+        assert store.rows == expected, f"killed at touch {at}"
+        assert ring.start == len(ring.data)
+    assert killed > 20
+
+
+def test_a_store_that_is_away_holds_the_ring_and_loses_nothing(tmp_path: Path) -> None:
+    store, ring = FakeStore(), FakeRing(b"".join(map(frame, script())))
+    stream = Embedded(FakeRecorder(ring), store, tmp_path / "state", host())
+    write, store.write = store.write, _away  # type: ignore[method-assign]
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            stream.step()
+        assert ring.start == 0
+    store.write = write  # type: ignore[method-assign]
+    drain(stream)
+    assert store.rows == reference()
+
+
+def _away(rows: list[Row], token_base: str) -> None:
+    raise Unavailable("the store is away")
+
+
+def test_a_disk_that_is_full_holds_the_ring(tmp_path: Path) -> None:
+    store, ring = FakeStore(), FakeRing(b"".join(map(frame, script())))
+    stream = Embedded(FakeRecorder(ring), store, tmp_path / "none" / "state", host())
+    with pytest.raises(OSError):
+        stream.step()
+    assert ring.start == 0
+    (tmp_path / "none").mkdir()
+    drain(stream)
+    assert store.rows == reference()
+    assert ring.start == len(ring.data)
+
+
+def test_an_older_state_is_found_and_the_hole_reported(tmp_path: Path) -> None:
+    store, ring = FakeStore(), FakeRing(b"".join(map(frame, script())))
+    path = tmp_path / "state"
+    stream = Embedded(FakeRecorder(ring), store, path, host())
+    stream.step()
+    older, position = path.read_bytes(), ring.start
+    stream.step()
+    stream.step()
+    path.write_bytes(older)
+    missing = ring.start - position
+    drain(Embedded(FakeRecorder(ring), store, path, host()))
+    holes = [row for row in store.rows.values() if isinstance(row, LossRow) and row.detail.endswith(b"never arrived")]
+    assert [hole.amount for hole in holes] == [missing]
+
+
+def test_a_probe_that_does_not_come_back_is_marked_once_and_its_return_brings_snapshots(tmp_path: Path) -> None:
+    times = iter(range(0, 10**15, 6_000 * MS))
+    recorder = FakeRecorder(FakeRing())
+    stream = Embedded(recorder, FakeStore(), tmp_path / "state", Host(HOST_ID, BOOT_ID, b"h", lambda: ((t := next(times)), t)))
+    stream.watch()
+    good_ns = stream.progress.last_good_ns
+    recorder.alive = False
+    stream.watch()
+    stream.watch()
+    assert [one for one in recorder.marks if one[0] == Mark.LINKS_LOST] == [(Mark.LINKS_LOST, good_ns)]
+    assert not stream.progress.recording
+    taken = stream.progress.snapshots
+    recorder.alive = True
+    for _ in range(4):
+        stream.watch()
+    assert stream.progress.recording
+    assert stream.progress.snapshots == taken + 2
