@@ -1,0 +1,120 @@
+"""The names under which the recorder lives in a bpf file system, and the small array that says what it is."""
+
+import errno
+import os
+import struct
+from enum import IntEnum
+from pathlib import Path
+
+from producers.bpf import syscall
+from schemas.errors import Unavailable
+
+DIRECTORY = Path("/sys/fs/bpf/tasktrail")
+
+LAYOUT_VERSION = 1
+"""Of the pins and maps taken together. Programs of one version can take over from each other; others need an unload between."""
+_MAGIC = 0x54415349 << 32
+META_ENTRIES = 16
+
+META, RING, ONCE, COUNTERS, LOST, LAST_EXIT, MARK, SEEN = "meta", "ring", "once", "counters", "lost", "last_exit", "mark", "seen"
+LINKS = {"fork": "link_fork", "exec": "link_exec", "exit": "link_exit", "rename": "link_rename"}
+"""Short name of each program → the pin of the link that keeps it attached."""
+MAPS = (META, RING, ONCE, COUNTERS, LOST, LAST_EXIT)
+ALL = (*MAPS, MARK, SEEN, *LINKS.values())
+NEW = "new_"
+"""Before the name of a pin that is about to be renamed over the one of that name."""
+
+_CURE_LOAD = "run `tasktrail record load`"
+
+
+class Field(IntEnum):
+    """Index of each number in the meta array."""
+
+    LAYOUT = 0
+    """magic and layout version"""
+    READY = 1
+    """1 when the load that made the ring came to its end"""
+    RING_ID = 2
+    """boottime in nanoseconds when the ring was made"""
+    EPOCH = 3
+    """random number of the latest load"""
+    SOURCE = 4
+    """hash of the programs that are attached"""
+    SKIPPED = 5
+    """recursion misses of all programs that were replaced since the ring was made"""
+    RING_BYTES = 6
+    ARGV_BYTES = 7
+    PROCESSES = 8
+
+
+class Meta:
+    """The meta array of a pinned recorder."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def read(self, field: Field) -> int:
+        """One number."""
+        value = syscall.lookup(self.fd, struct.pack("<I", field), 8)
+        assert value is not None
+        return int.from_bytes(value, "little")
+
+    def write(self, field: Field, value: int) -> None:
+        """Sets one number, in one step."""
+        syscall.update(self.fd, struct.pack("<I", field), value.to_bytes(8, "little"))
+
+    def sign(self) -> None:
+        """Writes what tells this array from anybody else's."""
+        self.write(Field.LAYOUT, _MAGIC | LAYOUT_VERSION)
+
+
+def check_array(fd: int, pin_dir: Path) -> Meta:
+    """The array behind ``fd`` as ours. Raises Unavailable when it is foreign or of another layout version."""
+    info = syscall.map_info(fd)
+    if (info.kind, info.value_bytes, info.entries) != (syscall.ARRAY, 8, META_ENTRIES):
+        raise foreign(pin_dir, META)
+    meta = Meta(fd)
+    layout = meta.read(Field.LAYOUT)
+    if layout & ~0xFFFFFFFF != _MAGIC:
+        raise foreign(pin_dir, META)
+    if layout != _MAGIC | LAYOUT_VERSION:
+        problem = f"{pin_dir} holds a recorder of layout version {layout & 0xFFFFFFFF}, this program knows version {LAYOUT_VERSION}"
+        raise Unavailable(problem, "let the reader catch up, then run `tasktrail record unload` and `tasktrail record load`")
+    return meta
+
+
+def open_meta(pin_dir: Path) -> Meta:
+    """The meta array of the recorder that is pinned in ``pin_dir`` and ready.
+
+    Raises Unavailable when there is none, or none that this program understands.
+    """
+    meta = check_array(open_object(pin_dir, META), pin_dir)
+    if not meta.read(Field.READY):
+        raise Unavailable(f"the load of the recorder in {pin_dir} was not finished", _CURE_LOAD)
+    return meta
+
+
+def open_object(pin_dir: Path, name: str) -> int:
+    """Descriptor of one pinned object. Raises Unavailable when it is not there or not allowed."""
+    try:
+        return syscall.open_pin(pin_dir / name)
+    except OSError as failure:
+        if failure.errno == errno.ENOENT:
+            problem = f"no recorder in {pin_dir}" if name == META else f"the recorder in {pin_dir} lacks its pin {name}"
+            raise Unavailable(problem, _CURE_LOAD) from None
+        if failure.errno in (errno.EPERM, errno.EACCES):
+            raise Unavailable(f"{pin_dir / name} may not be opened: {os.strerror(failure.errno)}", "run as root") from None
+        raise foreign(pin_dir, name) from failure
+
+
+def foreign(pin_dir: Path, name: str) -> Unavailable:
+    """The error about a pin that is not ours."""
+    return Unavailable(f"{pin_dir / name} is not a pin of Tasktrail", "choose another directory with --pin-dir, or remove it")
+
+
+def present(pin_dir: Path) -> set[str]:
+    """Names in the directory; empty when it is not there."""
+    try:
+        return set(os.listdir(pin_dir))
+    except FileNotFoundError:
+        return set()

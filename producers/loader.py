@@ -1,0 +1,317 @@
+"""Puts the recorder into the kernel, takes over from an older one, and takes it out again.
+
+The kernel goes on recording when the loader has ended: links, ring and maps are pinned in a bpf file system. A newer version
+attaches its programs first and then renames their pins over the old ones, so nothing is missed; the once map makes what both
+versions saw go out once.
+"""
+
+import errno
+import os
+import secrets
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+from producers import host, locks, prerequisites, snapshot
+from producers.bpf import pins, probes, source, syscall
+from producers.bpf.btf import Btf
+from producers.bpf.pins import Field
+from producers.recorder import Recorder
+from schemas import events, limits
+from schemas.errors import BadInput, Unavailable
+
+_ONCE_BYTES = 40
+_PROGRAMS = (*(function for function, _ in source.TRACEPOINTS.values()), "mark")
+_ITERATOR = "bpf_iter__task"
+
+
+class Settings(NamedTuple):
+    """How to load.
+
+    programs   what a person may choose about the programs
+    spool      where the first snapshot goes
+    state_dir  where the host id is kept
+    """
+
+    programs: source.Settings = source.Settings()
+    spool: Path = snapshot.SPOOL
+    state_dir: Path = host.STATE_DIRECTORY
+
+
+class Outcome(Enum):
+    """What a load did."""
+
+    NEW = "a new ring was made"
+    HANDOVER = "newer programs took over from the ones that were attached"
+    ATTACHED_AGAIN = "the ring was there, but not all programs were attached: they are now"
+    UNCHANGED = "these programs were loaded already"
+
+
+class Loaded(NamedTuple):
+    """The result of a load.
+
+    outcome  what happened
+    ring_id  the ring that is recorded into
+    epoch    the load whose programs are attached now
+    cleared  pins of an unfinished load that were cleared away first
+    """
+
+    outcome: Outcome
+    ring_id: int
+    epoch: int
+    cleared: int
+
+
+class Unloaded(NamedTuple):
+    """The result of an unload.
+
+    pins          how many pins were removed
+    unread_bytes  how many bytes of the ring nobody had read
+    """
+
+    pins: int
+    unread_bytes: int
+
+
+def check_settings(settings: source.Settings) -> None:
+    """Raises BadInput when a number is out of its range."""
+    ring, page = settings.ring_bytes, os.sysconf("SC_PAGE_SIZE")
+    if ring < page or ring & (ring - 1) or ring > 1 << 30:
+        raise BadInput(f"a ring of {ring} bytes cannot be made", f"give a power of two from {page} to {1 << 30}")
+    if not 0 <= settings.argv_bytes <= limits.ARGV_BYTES_MAX:
+        raise BadInput(f"argv limit of {settings.argv_bytes} bytes", f"give a number from 0 to {limits.ARGV_BYTES_MAX}")
+    if not 1024 <= settings.processes <= 1 << 22:
+        raise BadInput(f"room for {settings.processes} processes", f"give a number from 1024 to {1 << 22}")
+
+
+def load(pin_dir: Path = pins.DIRECTORY, settings: Settings = Settings()) -> Loaded:  # noqa: B008 - it is a value
+    """Makes the kernel record, with the pins in ``pin_dir``.
+
+    Raises Unavailable (with the cure) when the kernel or the rights do not allow it or the directory holds something else,
+    and BadInput for settings out of range.
+    """
+    check_settings(settings.programs)
+    prerequisites.check_rights()
+    prerequisites.check_bpf_file_system(pin_dir)
+    program = source.generate(Btf.of_kernel(), settings.programs)
+    with locks.lock_loader(pin_dir):
+        pin_dir.mkdir(mode=0o700, exist_ok=True)
+        cleared = _clear_unfinished(pin_dir)
+        if pins.META not in pins.present(pin_dir):
+            return _load_new(pin_dir, settings, program)._replace(cleared=cleared)
+        return _load_over(pin_dir, settings, program)
+
+
+def _clear_unfinished(pin_dir: Path) -> int:
+    """Removes what a loader left that ended in the middle. Raises Unavailable when there are pins of somebody else."""
+    there = pins.present(pin_dir)
+    ours = set(pins.ALL) | {pins.NEW + name for name in pins.ALL}
+    if strange := sorted(there - ours):
+        raise pins.foreign(pin_dir, strange[0])
+    for name in there:
+        if name.startswith(pins.NEW):
+            (pin_dir / name).unlink()
+    there = pins.present(pin_dir)
+    if pins.META not in there:
+        if there:
+            raise pins.foreign(pin_dir, sorted(there)[0])
+        return 0
+    meta = _signed_meta(pin_dir)
+    if meta is not None and meta.read(Field.READY):
+        return 0
+    for name in sorted(there, key=lambda name: name == pins.META):  # meta last: as long as it is there, the rest is known to be ours
+        (pin_dir / name).unlink()
+    return len(there)
+
+
+def _signed_meta(pin_dir: Path) -> pins.Meta | None:
+    """The meta array, None if the loader that pinned it ended before it signed it."""
+    meta = pins.Meta(pins.open_object(pin_dir, pins.META))
+    info = syscall.map_info(meta.fd)
+    if (info.kind, info.value_bytes, info.entries) == (syscall.ARRAY, 8, pins.META_ENTRIES) and not meta.read(Field.LAYOUT):
+        return None
+    return pins.check_array(meta.fd, pin_dir)
+
+
+def _create_maps(settings: source.Settings) -> dict[str, int]:
+    """Descriptors of the maps of a new ring, by pin name."""
+    try:
+        ring = syscall.create_map(syscall.RINGBUF, 0, 0, settings.ring_bytes, name="tasktrail_ring")
+    except OSError as failure:
+        if failure.errno == errno.EINVAL:
+            raise Unavailable("this kernel has no BPF ring buffer", "use Linux 5.10 or later") from None
+        if failure.errno == errno.ENOMEM:
+            raise Unavailable(f"the kernel has no room for a ring of {settings.ring_bytes} bytes", "choose a smaller --ring-size") from None
+        raise
+    return {
+        pins.META: syscall.create_map(syscall.ARRAY, 4, 8, pins.META_ENTRIES, name="tasktrail_meta"),
+        pins.RING: ring,
+        pins.ONCE: syscall.create_map(syscall.HASH, 4, _ONCE_BYTES, settings.processes, syscall.NO_PREALLOC, "tasktrail_once"),
+        pins.COUNTERS: syscall.create_map(syscall.PERCPU_ARRAY, 4, 8, len(source.Counter), name="tasktrail_count"),
+        pins.LOST: syscall.create_map(syscall.ARRAY, 4, 8, 1, name="tasktrail_lost"),
+        pins.LAST_EXIT: syscall.create_map(syscall.ARRAY, 4, 8, source.LAST_EXIT_SLOTS, name="tasktrail_exits"),
+    }
+
+
+class _Programs(NamedTuple):
+    """Loaded programs: descriptors by function name, and their epoch."""
+
+    descriptors: dict[str, int]
+    epoch: int
+
+
+def _load_programs(program: source.Program, maps: dict[str, int]) -> _Programs:
+    """Compiles and loads, with per-CPU work space that belongs to these programs alone."""
+    epoch = secrets.randbits(32)
+    work = {
+        "EXEC_WORK_FD": syscall.create_map(syscall.PERCPU_ARRAY, 4, source.EXEC_WORK_BYTES, 1, name="tasktrail_exec"),
+        "SEEN_WORK_FD": syscall.create_map(syscall.PERCPU_ARRAY, 4, source.SEEN_WORK_BYTES, 1, name="tasktrail_seen"),
+    }
+    descriptors = {f"{name.upper()}_FD": fd for name, fd in maps.items()} | work
+    functions = probes.load(source.with_maps(program, descriptors, epoch), _PROGRAMS, (_ITERATOR,))
+    for fd in work.values():
+        os.close(fd)
+    return _Programs(functions.descriptors, epoch)
+
+
+def _attach(programs: _Programs, pinned: Callable[[str, int], None]) -> None:
+    """Attaches each program and hands every pin's name and descriptor to ``pinned``."""
+    for short, (function, tracepoint) in source.TRACEPOINTS.items():
+        link = syscall.attach_raw_tracepoint(programs.descriptors[function], tracepoint)
+        pinned(pins.LINKS[short], link)
+        os.close(link)
+    iterator = syscall.link_iterator(programs.descriptors[_ITERATOR])
+    pinned(pins.SEEN, iterator)
+    os.close(iterator)
+    pinned(pins.MARK, programs.descriptors["mark"])
+
+
+def _load_new(pin_dir: Path, settings: Settings, program: source.Program) -> Loaded:
+    maps = _create_maps(settings.programs)
+    meta = pins.Meta(maps[pins.META])
+    syscall.pin(meta.fd, pin_dir / pins.META)
+    meta.sign()
+    moment = host.now()
+    meta.write(Field.RING_ID, moment.boottime_ns)
+    meta.write(Field.RING_BYTES, settings.programs.ring_bytes)
+    for name, fd in maps.items():
+        if name != pins.META:
+            syscall.pin(fd, pin_dir / name)
+    programs = _load_programs(program, maps)
+    _describe(meta, settings, program, programs.epoch)
+    mark = programs.descriptors["mark"]
+    _mark(mark, events.Mark.CLOCK, *host.now())
+    _attach(programs, lambda name, fd: syscall.pin(fd, pin_dir / name))
+    _mark(mark, events.Mark.ATTACHED, 0)
+    meta.write(Field.READY, 1)
+    _close(maps, programs)
+    return _finish(pin_dir, settings, Outcome.NEW)
+
+
+def _load_over(pin_dir: Path, settings: Settings, program: source.Program) -> Loaded:
+    meta = pins.open_meta(pin_dir)
+    _check_same_ring(meta, settings.programs, pin_dir)
+    there = pins.present(pin_dir)
+    if lacking := [name for name in pins.MAPS if name not in there]:
+        problem = f"the recorder in {pin_dir} lacks its pin {lacking[0]}"
+        raise Unavailable(problem, "if a reader runs it will put it back; else run `tasktrail record unload` and `tasktrail record load`")
+    attached = all(name in there for name in pins.LINKS.values())
+    if attached and {pins.MARK, pins.SEEN} <= there and meta.read(Field.SOURCE) == program.hash:
+        return Loaded(Outcome.UNCHANGED, meta.read(Field.RING_ID), meta.read(Field.EPOCH), 0)
+    maps = {name: pins.open_object(pin_dir, name) for name in pins.MAPS}
+    programs = _load_programs(program, maps)
+    replaced = {name: _program_of(pin_dir, name) for name in pins.LINKS.values() if name in there}
+
+    def take_over(name: str, fd: int) -> None:
+        syscall.pin(fd, pin_dir / (pins.NEW + name))
+        (pin_dir / (pins.NEW + name)).rename(pin_dir / name)
+
+    _attach(programs, take_over)
+    missed = sum(syscall.program_info(fd).recursion_misses for fd in replaced.values())
+    meta.write(Field.SKIPPED, meta.read(Field.SKIPPED) + missed)
+    _describe(meta, settings, program, programs.epoch)
+    _mark(programs.descriptors["mark"], events.Mark.ATTACHED, int(attached))
+    for fd in (*replaced.values(), meta.fd):
+        os.close(fd)
+    _close(maps, programs)
+    return _finish(pin_dir, settings, Outcome.HANDOVER if attached else Outcome.ATTACHED_AGAIN)
+
+
+def _check_same_ring(meta: pins.Meta, settings: source.Settings, pin_dir: Path) -> None:
+    for what, option, field, wanted in (
+        ("a ring", "--ring-size", Field.RING_BYTES, settings.ring_bytes),
+        ("room for processes", "--processes", Field.PROCESSES, settings.processes),
+    ):
+        there = meta.read(field)
+        if there != wanted:
+            cure = f"give {option} {there}, or let the reader catch up and run `tasktrail record unload` first"
+            raise Unavailable(f"the recorder in {pin_dir} has {what} of {there}, not {wanted}", cure)
+
+
+def _program_of(pin_dir: Path, link_name: str) -> int:
+    """Descriptor of the program that a pinned link runs."""
+    link = pins.open_object(pin_dir, link_name)
+    try:
+        return syscall.open_program(syscall.link_info(link).program_id)
+    finally:
+        os.close(link)
+
+
+def _describe(meta: pins.Meta, settings: Settings, program: source.Program, epoch: int) -> None:
+    meta.write(Field.SOURCE, program.hash)
+    meta.write(Field.ARGV_BYTES, settings.programs.argv_bytes)
+    meta.write(Field.PROCESSES, settings.programs.processes)
+    meta.write(Field.EPOCH, epoch)
+
+
+def _mark(program_fd: int, kind: events.Mark, *values: int) -> None:
+    """A mark from programs that are not pinned yet; a full ring counts it as lost like any other."""
+    syscall.run_raw_tracepoint(program_fd, (int(kind), *values, *(0,) * (8 - len(values))))
+
+
+def _close(maps: dict[str, int], programs: _Programs) -> None:
+    for fd in (*maps.values(), *programs.descriptors.values()):
+        os.close(fd)
+
+
+def _finish(pin_dir: Path, settings: Settings, outcome: Outcome) -> Loaded:
+    """A snapshot follows every change of what is attached."""
+    with Recorder(pin_dir, settings.spool, settings.state_dir) as recorder:
+        if outcome is not Outcome.NEW:
+            recorder.clock()
+        recorder.snapshot()
+        return Loaded(outcome, recorder.ring_id, recorder.epoch, 0)
+
+
+def unload(pin_dir: Path = pins.DIRECTORY, spool: Path = snapshot.SPOOL) -> Unloaded:
+    """Takes the recorder out of the kernel, with its ring and what nobody has read of it.
+
+    Raises Unavailable when there is none, when a reader has the ring, or when the directory holds something else.
+    """
+    prerequisites.check_rights()
+    with locks.lock_loader(pin_dir):
+        there = pins.present(pin_dir)
+        if not there:
+            raise Unavailable(f"no recorder in {pin_dir}", "there is nothing to unload")
+        if pins.META in there:
+            pins.Meta(pins.open_object(pin_dir, pins.META))
+        ours = set(pins.ALL) | {pins.NEW + name for name in pins.ALL}
+        if strange := sorted(there - ours):
+            raise pins.foreign(pin_dir, strange[0])
+        with locks.lock_reader(pin_dir):
+            unread = _unread(pin_dir, spool)
+            for name in sorted(there, key=lambda name: name == pins.META):
+                (pin_dir / name).unlink(missing_ok=True)
+            pin_dir.rmdir()
+        return Unloaded(len(there), unread)
+
+
+def _unread(pin_dir: Path, spool: Path) -> int:
+    """Bytes that nobody has read of a ring that is about to go; its waiting snapshots go too."""
+    try:
+        with Recorder(pin_dir, spool) as recorder:
+            snapshot.discard(spool, recorder.ring_id, host.now().boottime_ns)
+            return recorder.ring.producer() - recorder.ring.consumer()
+    except Unavailable:
+        return 0

@@ -1,0 +1,227 @@
+"""A recorder that a loader pinned, opened: its ring, its marks, its counters, its self-probe, its snapshots."""
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from producers import host, locks, snapshot
+from producers.bpf import pins, syscall
+from producers.bpf.pins import Field
+from producers.bpf.source import Counter
+from producers.ring import Ring
+from schemas import events
+from schemas.batch import frames
+from schemas.errors import Unavailable
+
+_COMM = Path("/proc/self/comm")
+_TRUE = ("/bin/true", "/usr/bin/true")
+_POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
+
+
+class Counters(NamedTuple):
+    """Everything that was left out since the ring was made.
+
+    skipped         times that the kernel did not run one of the programs (recursion misses)
+    lost_fork       records of each kind that found no room in the ring
+    dropped_rename  renames left out because the ring was half full or more
+    short_argv      arguments cut short for the same reason
+    once_full       processes that found no room in the once map
+    """
+
+    skipped: int
+    lost_fork: int
+    lost_exec: int
+    lost_exit: int
+    dropped_rename: int
+    short_argv: int
+    once_full: int
+
+    @property
+    def lost(self) -> int:
+        """Forks, execs and exits that are missing."""
+        return self.lost_fork + self.lost_exec + self.lost_exit
+
+
+class Cost(NamedTuple):
+    """What one program has cost while the kernel's statistics were enabled."""
+
+    run_time_ns: int
+    run_count: int
+
+
+def possible_cpus() -> int:
+    """CPUs that this kernel may ever have: a per-CPU value has one part for each."""
+    return int(_POSSIBLE_CPUS.read_text().strip().replace(",", "-").rsplit("-", 1)[-1]) + 1
+
+
+class Recorder:
+    """A pinned recorder. It holds the links' descriptors: whoever removes a pin detaches nothing, and ``pin_again`` mends it."""
+
+    def __init__(self, pin_dir: Path = pins.DIRECTORY, spool: Path = snapshot.SPOOL, state_dir: Path = host.STATE_DIRECTORY) -> None:
+        """Opens what is pinned. Raises Unavailable when nothing is loaded there, or nothing that this program understands."""
+        self.pin_dir, self.spool, self.state_dir = pin_dir, spool, state_dir
+        self._fds: dict[str, int] = {}
+        self._programs: dict[str, int] = {}
+        self._meta = pins.open_meta(pin_dir)
+        self._fds[pins.META] = self._meta.fd
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        self.ring = Ring(self._fds[pins.RING])
+        self.ring_id = self._meta.read(Field.RING_ID)
+        self._cpus = possible_cpus()
+
+    def _open(self) -> None:
+        """Opens every pin but meta anew, so that the descriptors are of the programs that were loaded last."""
+        epoch = self._meta.read(Field.EPOCH)
+        fresh: dict[str, int] = {}
+        programs: dict[str, int] = {}
+        try:
+            for name in pins.ALL:
+                if name != pins.META:
+                    fresh[name] = pins.open_object(self.pin_dir, name)
+            for short, name in pins.LINKS.items():
+                programs[short] = syscall.open_program(syscall.link_info(fresh[name]).program_id)
+        except BaseException:
+            _close_all(fresh, programs)
+            raise
+        old = {name: fd for name, fd in self._fds.items() if name != pins.META}
+        _close_all(old, self._programs)
+        self._fds = {pins.META: self._meta.fd, **fresh}
+        self._programs = programs
+        self.epoch = epoch
+
+    def refresh(self) -> bool:
+        """Follows a loader that put newer programs in: True if one did. The old ones stay attached as long as they are held here."""
+        if self._meta.read(Field.EPOCH) == self.epoch:
+            return False
+        self._open()
+        return True
+
+    def close(self) -> None:
+        """Lets go of everything; the recorder goes on as long as its pins are there."""
+        if hasattr(self, "ring"):
+            self.ring.close()
+        _close_all(self._fds, self._programs)
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def lock(self) -> locks.Lock:
+        """The right to move the ring's consumer position. Raises Unavailable when another reader has it."""
+        return locks.lock_reader(self.pin_dir)
+
+    # -- pins --
+
+    def missing_pins(self) -> list[str]:
+        """Pins that somebody removed."""
+        there = pins.present(self.pin_dir)
+        return [name for name in pins.ALL if name not in there]
+
+    def pin_again(self) -> list[str]:
+        """Puts removed pins back and names them."""
+        missing = self.missing_pins()
+        if missing:
+            self.pin_dir.mkdir(mode=0o700, exist_ok=True)
+        for name in missing:
+            syscall.pin(self._fds[name], self.pin_dir / name)
+        return missing
+
+    # -- counts --
+
+    def _counter(self, counter: Counter) -> int:
+        data = syscall.lookup(self._fds[pins.COUNTERS], struct.pack("<I", counter), 8 * self._cpus)
+        assert data is not None
+        return sum(struct.unpack(f"<{self._cpus}Q", data))
+
+    def counters(self) -> Counters:
+        """What was left out since the ring was made."""
+        skipped = self._meta.read(Field.SKIPPED) + sum(syscall.program_info(fd).recursion_misses for fd in self._programs.values())
+        kinds = (Counter.LOST_FORK, Counter.LOST_EXEC, Counter.LOST_EXIT, Counter.DROPPED_RENAME, Counter.SHORT_ARGV, Counter.ONCE_FULL)
+        return Counters(skipped, *(self._counter(kind) for kind in kinds))
+
+    def costs(self) -> dict[str, Cost]:
+        """Run time and runs of each program (fork, exec, exit, rename); zeros unless the sysctl kernel.bpf_stats_enabled is on."""
+        infos = {name: syscall.program_info(fd) for name, fd in self._programs.items()}
+        return {name: Cost(info.run_time_ns, info.run_count) for name, info in infos.items()}
+
+    # -- marks --
+
+    def mark(self, kind: events.Mark, *values: int) -> bool:
+        """Puts a mark into the ring, in order with all else; False if the ring has no room for it."""
+        arguments = (int(kind), *values, *(0,) * (8 - len(values)))
+        return syscall.run_raw_tracepoint(self._fds[pins.MARK], arguments) == 0
+
+    def clock(self) -> bool:
+        """Puts a CLOCK mark into the ring: both clocks and the counters; False if the ring has no room for it."""
+        counts = self.counters()
+        return self.mark(events.Mark.CLOCK, *host.now(), *counts[:6])
+
+    # -- proofs of life --
+
+    def _records_after(self, position: int) -> Iterator[events.Record]:
+        body = self.ring.finished_after(position)
+        for at, size in frames(body):
+            yield events.decode_record(body, at, size)
+
+    def probe(self) -> bool:
+        """True if renames are recorded: this process takes another comm and finds the record of it, then takes the old one again.
+
+        While the ring is half full renames are only counted; then the count tells.
+        """
+        nonce = events.PROBE_COMM + os.urandom(4).hex().encode()
+        before, dropped, old = self.ring.producer(), self._counter(Counter.DROPPED_RENAME), _COMM.read_bytes().rstrip(b"\n")
+        _COMM.write_bytes(nonce)
+        try:
+            return any(
+                isinstance(record, events.Rename) and record.tgid == os.getpid() and record.comm == nonce
+                for record in self._records_after(before)
+            ) or (self._counter(Counter.DROPPED_RENAME) > dropped)
+        finally:
+            _COMM.write_bytes(old)
+
+    def exec_probe(self) -> bool:
+        """True if forks, execs and exits are recorded: this process runs `true` and finds the three records of it (or they are counted)."""
+        program = next((path for path in _TRUE if os.access(path, os.X_OK)), None)
+        if program is None:
+            raise Unavailable("neither /bin/true nor /usr/bin/true is there", "install coreutils")
+        before, counted = self.ring.producer(), self.counters()
+        child = os.posix_spawn(program, [program], {})
+        os.waitpid(child, 0)
+        kinds = {type(record) for record in self._records_after(before) if record.tgid == child}
+        after = self.counters()
+        return (
+            (events.Fork in kinds or after.lost_fork > counted.lost_fork)
+            and (events.Exec in kinds or after.lost_exec > counted.lost_exec)
+            and (events.Exit in kinds or after.lost_exit > counted.lost_exit)
+        )
+
+    # -- snapshots --
+
+    def snapshot(self) -> Path:
+        """Takes a snapshot of all living processes into the spool; see producers.snapshot."""
+        source = snapshot.Source(
+            ring=self.ring,
+            ring_id=self.ring_id,
+            mark=self.mark,
+            seen=self._fds[pins.SEEN],
+            once=self._fds[pins.ONCE],
+            epoch=self.epoch,
+            argv_bytes=self._meta.read(Field.ARGV_BYTES),
+            skipped=self.counters().skipped,
+        )
+        return snapshot.take(source, host.here(self.state_dir), self.spool)
+
+
+def _close_all(*descriptors: dict[str, int]) -> None:
+    for group in descriptors:
+        for fd in group.values():
+            os.close(fd)
+        group.clear()

@@ -1,0 +1,183 @@
+"""Snapshots of all living processes, and the spool directory where they wait for the reader of the ring.
+
+A snapshot is written whole, under its final name, before its SNAPSHOT_END mark goes into the ring: whoever reads the ring picks up
+``pending`` files before reading on, so the snapshot is there when its mark comes, whoever died meanwhile.
+"""
+
+import os
+import pwd
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from producers import host, locks
+from producers.bpf import syscall
+from producers.ring import Ring
+from schemas import events
+from schemas.batch import Batch, BatchKind, encode_batch, frame, frames
+from schemas.errors import Unavailable
+from schemas.identity import TICK_NS
+
+SPOOL = locks.RUN_DIRECTORY / "snapshots"
+_READ_BYTES = 1 << 20
+_ONCE_BYTES = 40
+_ONCE = struct.Struct("<QQQQI4x")
+"""Value of the once map: start_ns, creator_start_ns, creator_exec_id, exec_id, creator_tgid (task.bpf.c, struct once)."""
+_SEEN_FLAGS_AT = struct.calcsize("<BBH")
+_SEEN_ARGC_AT = struct.calcsize(events.HEAD.format + "4Q15I")
+_SEEN_ARGV_SIZE_AT = struct.calcsize(events.HEAD.format + "4Q17I4x16s")
+
+
+class Source(NamedTuple):
+    """What a snapshot is taken from.
+
+    ring        the ring that the marks go into
+    ring_id     its name
+    mark        puts a mark into the ring: True if it found room
+    seen        descriptor of the iterator's link
+    once        descriptor of the once map
+    epoch       of the programs that are attached
+    argv_bytes  argument bytes kept of one process
+    skipped     times that the kernel did not run a program, so far
+    """
+
+    ring: Ring
+    ring_id: int
+    mark: Callable[..., bool]
+    seen: int
+    once: int
+    epoch: int
+    argv_bytes: int
+    skipped: int
+
+
+def take(source: Source, this_host: host.Host, spool: Path = SPOOL) -> Path:
+    """Takes a snapshot into the spool and gives its path.
+
+    Raises Unavailable when the ring has no room for the marks; a file without its end mark goes with the next ``discard``.
+    """
+    spool.mkdir(parents=True, exist_ok=True)
+    with locks.lock_file(spool / ".lock"):
+        moment = host.now()
+        snapshot_id = moment.boottime_ns
+        if not source.mark(events.Mark.SNAPSHOT_BEGIN, snapshot_id):
+            raise _full()
+        position = source.ring.producer()
+        body = b"".join(_seen_records(source)) + b"".join(_user_records(source.epoch))
+        batch = Batch(
+            BatchKind.SNAPSHOT,
+            *this_host[:2],
+            source.ring_id,
+            position,
+            position,
+            *moment,
+            snapshot_id,
+            source.skipped,
+            this_host.hostname,
+            body,
+        )
+        path = _write(spool, f"{source.ring_id}-{snapshot_id}.batch", encode_batch(batch))
+        if not source.mark(events.Mark.SNAPSHOT_END, snapshot_id):
+            raise _full()
+        return path
+
+
+def _full() -> Unavailable:
+    return Unavailable("the ring is full: a snapshot has no room for its marks", "start a reader (`tasktrail run`)")
+
+
+def _write(directory: Path, name: str, data: bytes) -> Path:
+    unfinished = directory / f".{name}"
+    with unfinished.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    path = directory / name
+    unfinished.rename(path)
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    return path
+
+
+def _seen_records(source: Source) -> Iterator[bytes]:
+    """Framed SEEN records of all processes, argv added."""
+    fd = syscall.open_iterator(source.seen)
+    parts = []
+    try:
+        while part := os.read(fd, _READ_BYTES):
+            parts.append(part)
+    finally:
+        os.close(fd)
+    body = b"".join(parts)
+    for at, size in frames(body):
+        yield frame(_with_argv(body[at : at + size], source))
+
+
+def _with_argv(record: bytes, source: Source) -> bytes:
+    """The record with what /proc/PID/cmdline says, if it is still about the same image when that has been read."""
+    _, _, _, flags, _, tgid, _, start_ns, exec_id, _ = events.HEAD.unpack_from(record)
+    if flags & (events.Flag.KTHREAD | events.Flag.ENDED):
+        return record
+    if not source.argv_bytes:
+        return _patched(record, flags | events.Flag.ARGV_MASKED, 0, b"")
+    try:
+        with open(f"/proc/{tgid}/cmdline", "rb", buffering=0) as file:
+            argv = file.readall()
+        with open(f"/proc/{tgid}/stat", "rb", buffering=0) as file:
+            started = int(file.readall().rsplit(b")", 1)[1].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return _patched(record, flags | events.Flag.ARGV_FAULT, 0, b"")
+    entry = syscall.lookup(source.once, struct.pack("<I", tgid), _ONCE_BYTES)
+    known = _ONCE.unpack(entry) if entry else None
+    if started != start_ns // TICK_NS or (known and (known[0], known[3]) != (start_ns, exec_id)):
+        return _patched(record, flags | events.Flag.ARGV_FAULT, 0, b"")
+    flags |= events.Flag.ARGV_FROM_PROC
+    argc = len(events.argv_of(argv))
+    if len(argv) > source.argv_bytes:
+        flags |= events.Flag.ARGV_CUT
+        argv = argv[: source.argv_bytes]
+    return _patched(record, flags, argc, argv)
+
+
+def _patched(record: bytes, flags: int, argc: int, argv: bytes) -> bytes:
+    """The record, which came without arguments, with these."""
+    fixed = bytearray(record[: events.SEEN.size])
+    struct.pack_into("<I", fixed, _SEEN_FLAGS_AT, flags)
+    struct.pack_into("<I", fixed, _SEEN_ARGC_AT, argc)
+    struct.pack_into("<H", fixed, _SEEN_ARGV_SIZE_AT, len(argv))
+    return bytes(fixed) + argv + record[events.SEEN.size :]
+
+
+def _user_records(epoch: int) -> Iterator[bytes]:
+    """Framed USER records of everybody whom the user database lists."""
+    boottime_ns = host.now().boottime_ns
+    for entry in pwd.getpwall():
+        name = os.fsencode(entry.pw_name)
+        head = (events.Kind.USER, events.RECORD_VERSION, 0, 0, epoch, os.getpid(), boottime_ns, 0, 0, 0)
+        yield frame(events.USER.pack(*head, entry.pw_uid & 0xFFFFFFFF, len(name), 0) + name)
+
+
+def _files(spool: Path, ring_id: int) -> list[tuple[int, Path]]:
+    """Snapshot ids and files of one ring, oldest first."""
+    found = []
+    for path in spool.glob(f"{ring_id}-*.batch"):
+        number = path.stem.partition("-")[2]
+        if number.isdigit():
+            found.append((int(number), path))
+    return sorted(found)
+
+
+def pending(spool: Path, ring_id: int) -> list[Path]:
+    """Files of the snapshots of this ring that have not been discarded, oldest first: each holds one encoded batch."""
+    return [path for _, path in _files(spool, ring_id)]
+
+
+def discard(spool: Path, ring_id: int, snapshot_id: int) -> None:
+    """Removes this ring's snapshots up to the one whose end mark has been passed for good."""
+    for number, path in _files(spool, ring_id):
+        if number <= snapshot_id:
+            path.unlink(missing_ok=True)
