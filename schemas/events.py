@@ -323,7 +323,7 @@ def argv_of(raw: bytes) -> tuple[bytes, ...]:
     return tuple(parts)
 
 
-def path_of(raw: bytes, cut: bool, deleted: bool) -> bytes:
+def path_of(raw: bytes, cut: int, deleted: int) -> bytes:
     """A path out of its components, which lie leaf first, each ending with a NUL.
 
     A cut path lacks its first levels, and so its leading slash. A deleted one ends in " (deleted)", as in /proc.
@@ -354,13 +354,14 @@ def _tail(
         argv_of(data[at : at + argv_size]),
         data[at + argv_size : interp_at].rstrip(b"\0"),
         data[interp_at:exe_at].rstrip(b"\0"),
-        path_of(exe, bool(flags & Flag.EXE_CUT), bool(flags & _EXE_GONE)) if exe else b"",
-        path_of(data[cwd_at:cgroup_at], bool(flags & Flag.CWD_CUT), bool(flags & _CWD_GONE)),
+        path_of(exe, flags & _EXE_CUT, flags & _EXE_GONE) if exe else b"",
+        path_of(data[cwd_at:cgroup_at], flags & _CWD_CUT, flags & _CWD_GONE),
         data[cgroup_at:tty_at].rstrip(b"\0"),
         data[tty_at : tty_at + tty_size].rstrip(b"\0"),
     )
 
 
+_EXE_CUT, _CWD_CUT = int(Flag.EXE_CUT), int(Flag.CWD_CUT)
 _EXE_GONE = int(Flag.EXE_DELETED | Flag.EXE_PSEUDO)
 _CWD_GONE = int(Flag.CWD_DELETED | Flag.CWD_PSEUDO)
 

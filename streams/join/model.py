@@ -40,6 +40,7 @@ class Process:
     image            its newest image
     absent           snapshots in a row that did not show it
     born_snapshot    the snapshot that was open when it was first known, 0 if none
+    ancestry         its creators, as of ``ancestry_stamp``
     """
 
     tgid: int
@@ -60,6 +61,8 @@ class Process:
     image: "Image | None" = None
     absent: int = 0
     born_snapshot: int = 0
+    ancestry: "Ancestry | None" = None
+    ancestry_stamp: int = -1
 
     @property
     def creator_recorded(self) -> bool:
@@ -115,6 +118,16 @@ class Image:
     def head(self) -> "Image | None":
         """The newest element of its chain: itself if it was exec'd, else the one that it inherited."""
         return self if self.own else self.base
+
+
+@dataclass(slots=True)
+class Ancestry:
+    """The task_ids of a process's creators, nearest first, with what is to be said of the way to them."""
+
+    ids: tuple[UUID, ...]
+    cut: bool
+    before: bool
+    lost: Interval
 
 
 @dataclass(slots=True)

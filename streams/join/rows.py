@@ -10,9 +10,11 @@ from uuid import UUID
 from schemas import limits
 from schemas.identity import NIL
 from schemas.rows import EndKind, ImageKind, ImageRow, LossCause, LossRow, Row
-from streams.join.model import NEVER, NO_CHAIN, Chain, HostState, Image, Interval, Process, join_intervals
+from streams.join.model import NEVER, NO_CHAIN, Ancestry, Chain, HostState, Image, Interval, Process, join_intervals
 
 SECOND_NS = 1_000_000_000
+UNKNOWN = int(ImageKind.UNKNOWN)
+LIVING = int(EndKind.LIVING)
 
 
 class Stage(IntEnum):
@@ -43,18 +45,35 @@ def _exe(image: Image) -> bytes:
 
 def _longer(chain: Chain, head: Image) -> Chain:
     """The chain with one more element; the oldest goes where there are too many."""
-    first = 1 if len(chain.kinds) >= limits.CHAIN_ELEMENTS_MAX else 0
+    full = len(chain.kinds) >= limits.CHAIN_ELEMENTS_MAX
+    if full:
+        chain = _without_oldest(chain)
     return Chain(
-        (*chain.kinds[first:], head.kind),
-        (*chain.tgids[first:], head.tgid),
-        (*chain.exec_ids[first:], head.exec_id),
-        (*chain.starts[first:], head.begin_wall_ns),
-        (*chain.comms[first:], head.comm),
-        (*chain.exes[first:], _exe(head)),
-        chain.whole and head.kind != ImageKind.UNKNOWN,
-        chain.cut or bool(first),
+        chain.kinds + (head.kind,),
+        chain.tgids + (head.tgid,),
+        chain.exec_ids + (head.exec_id,),
+        chain.starts + (head.begin_wall_ns,),
+        chain.comms + (head.comm,),
+        chain.exes + (_exe(head),),
+        chain.whole and head.kind != UNKNOWN,
+        chain.cut or full,
         chain.before or head.before,
-        join_intervals(chain.lost, head.lost),
+        chain.lost if head.lost == NEVER else join_intervals(chain.lost, head.lost),
+    )
+
+
+def _without_oldest(chain: Chain) -> Chain:
+    return Chain(
+        chain.kinds[1:],
+        chain.tgids[1:],
+        chain.exec_ids[1:],
+        chain.starts[1:],
+        chain.comms[1:],
+        chain.exes[1:],
+        chain.whole,
+        True,
+        chain.before,
+        chain.lost,
     )
 
 
@@ -83,8 +102,25 @@ def _walked(head: Image) -> Chain:
     )
 
 
-def _ancestry(process: Process) -> tuple[tuple[UUID, ...], bool, bool, Interval]:
-    """Creators of a process, nearest first; whether farther ones were left out, links came from a snapshot, what loss hides some."""
+def ancestry_of(process: Process, stamp: int) -> Ancestry:
+    """The creators of a process; kept with it until a link is mended."""
+    if process.ancestry is not None and process.ancestry_stamp == stamp:
+        return process.ancestry
+    creator = process.creator
+    if creator is not None and not process.root and creator.ancestry is not None and creator.ancestry_stamp == stamp:
+        near = creator.ancestry
+        ids = (creator.task_id,) + near.ids
+        cut = near.cut or len(ids) > limits.ANCESTORS_MAX
+        lost = near.lost if process.lost == NEVER else join_intervals(near.lost, process.lost)
+        ancestry = Ancestry(ids[: limits.ANCESTORS_MAX], cut, near.before or process.by_parent, lost)
+    else:
+        ancestry = _walked_ancestry(process)
+    process.ancestry, process.ancestry_stamp = ancestry, stamp
+    return ancestry
+
+
+def _walked_ancestry(process: Process) -> Ancestry:
+    """The creators from link to link, as far as the limit."""
     ids: list[UUID] = []
     before, lost = False, NEVER
     each = process
@@ -92,11 +128,11 @@ def _ancestry(process: Process) -> tuple[tuple[UUID, ...], bool, bool, Interval]
         before = before or each.by_parent
         lost = join_intervals(lost, each.lost)
         if each.root:
-            return tuple(ids), False, before, lost
+            return Ancestry(tuple(ids), False, before, lost)
         if len(ids) == limits.ANCESTORS_MAX:
-            return tuple(ids), True, before, lost
+            return Ancestry(tuple(ids), True, before, lost)
         if each.creator is None:
-            return (*ids, NIL), False, before, lost
+            return Ancestry((*ids, NIL), False, before, lost)
         each = each.creator
         ids.append(each.task_id)
 
@@ -106,8 +142,8 @@ def image_row(state: HostState, image: Image, stage: Stage, version_ns: int, see
     process = image.process
     assert process is not None
     chain = chain_of(image.head, state.relinks)
-    ancestor_ids, ancestors_cut, ancestors_before, ancestors_lost = _ancestry(process)
-    lost = join_intervals(join_intervals(chain.lost, ancestors_lost), image.lost)
+    ancestry = ancestry_of(process, state.relinks)
+    lost = join_intervals(join_intervals(chain.lost, ancestry.lost), image.lost)
     end_kind = image.end[1]
     touched = lost != NEVER or end_kind in (EndKind.SUPERSEDED, EndKind.GONE)
     return ImageRow._make(
@@ -135,7 +171,7 @@ def image_row(state: HostState, image: Image, stage: Stage, version_ns: int, see
             process.parent_id,
             process.parent_tgid,
             image.end_parent_tgid,
-            ancestor_ids,
+            ancestry.ids,
             chain.kinds,
             chain.tgids,
             chain.exec_ids,
@@ -143,10 +179,10 @@ def image_row(state: HostState, image: Image, stage: Stage, version_ns: int, see
             chain.comms,
             chain.exes,
             int(chain.whole and not chain.cut and len(chain.kinds) == image.exec_id),
-            int(chain.before or ancestors_before or image.before),
+            int(chain.before or ancestry.before or image.before),
             int(chain.cut),
             int(touched),
-            int(ancestors_cut),
+            int(ancestry.cut),
             state.wall_ns(lost[0]) if lost != NEVER else 0,
             state.wall_ns(lost[1]) if lost != NEVER else 0,
             image.ring_id,

@@ -97,6 +97,7 @@ def end_process(
     state.recent.append(key)
     if state.open_snapshot:
         state.ended_meanwhile[key] = image
+    process.image = None  # the ended need no way back, and without it what nobody else holds is freed at once
 
 
 def find(state: HostState, tgid: int, start_ns: int) -> Process | None:
