@@ -95,7 +95,7 @@ def load(pin_dir: Path = pins.DIRECTORY, settings: Settings = Settings()) -> Loa
     prerequisites.check_rights()
     prerequisites.check_bpf_file_system(pin_dir)
     program = source.generate(Btf.of_kernel(), settings.programs)
-    with locks.lock_loader(pin_dir):
+    with locks.lock_loader(pin_dir, settings.spool.parent):
         pin_dir.mkdir(mode=0o700, exist_ok=True)
         cleared = _clear_unfinished(pin_dir)
         if pins.META not in pins.present(pin_dir):
@@ -290,7 +290,7 @@ def unload(pin_dir: Path = pins.DIRECTORY, spool: Path = snapshot.SPOOL) -> Unlo
     Raises Unavailable when there is none, when a reader has the ring, or when the directory holds something else.
     """
     prerequisites.check_rights()
-    with locks.lock_loader(pin_dir):
+    with locks.lock_loader(pin_dir, spool.parent):
         there = pins.present(pin_dir)
         if not there:
             raise Unavailable(f"no recorder in {pin_dir}", "there is nothing to unload")
@@ -299,7 +299,7 @@ def unload(pin_dir: Path = pins.DIRECTORY, spool: Path = snapshot.SPOOL) -> Unlo
         ours = set(pins.ALL) | {pins.NEW + name for name in pins.ALL}
         if strange := sorted(there - ours):
             raise pins.foreign(pin_dir, strange[0])
-        with locks.lock_reader(pin_dir):
+        with locks.lock_reader(pin_dir, spool.parent):
             unread = _unread(pin_dir, spool)
             for name in sorted(there, key=lambda name: name == pins.META):
                 (pin_dir / name).unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from schemas.errors import Unavailable
 
 RUN_DIRECTORY = Path("/run/tasktrail")
+"""Where lock files and waiting snapshots lie; nothing there has to outlive a boot."""
 
 
 class Lock:
@@ -26,23 +27,23 @@ class Lock:
         self.close()
 
 
-def _open(role: str, pin_dir: Path) -> tuple[int, Path]:
-    RUN_DIRECTORY.mkdir(parents=True, exist_ok=True)
+def _open(role: str, pin_dir: Path, run_dir: Path) -> tuple[int, Path]:
+    run_dir.mkdir(parents=True, exist_ok=True)
     name = os.path.realpath(pin_dir).strip("/").replace("/", "-")
-    path = RUN_DIRECTORY / f"{role}-{name}.lock"
+    path = run_dir / f"{role}-{name}.lock"
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), path
 
 
-def lock_loader(pin_dir: Path) -> Lock:
+def lock_loader(pin_dir: Path, run_dir: Path) -> Lock:
     """The right to change the pins; waits for the loader that has it."""
-    fd, _ = _open("loader", pin_dir)
+    fd, _ = _open("loader", pin_dir, run_dir)
     fcntl.flock(fd, fcntl.LOCK_EX)
     return Lock(fd)
 
 
-def lock_reader(pin_dir: Path) -> Lock:
+def lock_reader(pin_dir: Path, run_dir: Path) -> Lock:
     """The right to move the ring's consumer position. Raises Unavailable naming the process that has it."""
-    fd, path = _open("reader", pin_dir)
+    fd, path = _open("reader", pin_dir, run_dir)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

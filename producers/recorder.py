@@ -12,7 +12,7 @@ from producers.bpf.pins import Field
 from producers.bpf.source import Counter
 from producers.ring import Ring
 from schemas import events
-from schemas.batch import frames
+from schemas.batch import Batch, frames
 from schemas.errors import Unavailable
 
 _COMM = Path("/proc/self/comm")
@@ -116,7 +116,7 @@ class Recorder:
 
     def lock(self) -> locks.Lock:
         """The right to move the ring's consumer position. Raises Unavailable when another reader has it."""
-        return locks.lock_reader(self.pin_dir)
+        return locks.lock_reader(self.pin_dir, self.spool.parent)
 
     # -- pins --
 
@@ -154,7 +154,7 @@ class Recorder:
 
     # -- marks --
 
-    def mark(self, kind: events.Mark, *values: int) -> bool:
+    def mark(self, kind: int, *values: int) -> bool:
         """Puts a mark into the ring, in order with all else; False if the ring has no room for it."""
         arguments = (int(kind), *values, *(0,) * (8 - len(values)))
         return syscall.run_raw_tracepoint(self._fds[pins.MARK], arguments) == 0
@@ -205,8 +205,8 @@ class Recorder:
 
     # -- snapshots --
 
-    def snapshot(self) -> Path:
-        """Takes a snapshot of all living processes into the spool; see producers.snapshot."""
+    def snapshot(self) -> Batch:
+        """Takes a snapshot of all living processes, which stays in the spool until it is discarded; see producers.snapshot."""
         source = snapshot.Source(
             ring=self.ring,
             ring_id=self.ring_id,
@@ -218,6 +218,14 @@ class Recorder:
             skipped=self.counters().skipped,
         )
         return snapshot.take(source, host.here(self.state_dir), self.spool)
+
+    def pending_snapshots(self, after: int = 0) -> list[bytes]:
+        """Encoded batches of this ring's snapshots that were not discarded and have a larger id than ``after``, oldest first."""
+        return snapshot.pending(self.spool, self.ring_id, after)
+
+    def discard_snapshots(self, last_id: int) -> None:
+        """Removes the snapshots up to the one whose end mark has been passed for good."""
+        snapshot.discard(self.spool, self.ring_id, last_id)
 
 
 def _close_all(*descriptors: dict[str, int]) -> None:

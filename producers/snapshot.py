@@ -52,12 +52,12 @@ class Source(NamedTuple):
     skipped: int
 
 
-def take(source: Source, this_host: host.Host, spool: Path = SPOOL) -> Path:
-    """Takes a snapshot into the spool and gives its path.
+def take(source: Source, this_host: host.Host, spool: Path = SPOOL) -> Batch:
+    """Takes a snapshot, leaves it in the spool and gives it.
 
     Raises Unavailable when the ring has no room for the marks; a file without its end mark goes with the next ``discard``.
     """
-    spool.mkdir(parents=True, exist_ok=True)
+    spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locks.lock_file(spool / ".lock"):
         moment = host.now()
         snapshot_id = moment.boottime_ns
@@ -66,41 +66,41 @@ def take(source: Source, this_host: host.Host, spool: Path = SPOOL) -> Path:
         position = source.ring.producer()
         body = b"".join(_seen_records(source)) + b"".join(_user_records(source.epoch))
         batch = Batch(
-            BatchKind.SNAPSHOT,
-            *this_host[:2],
-            source.ring_id,
-            position,
-            position,
-            *moment,
-            snapshot_id,
-            source.skipped,
-            this_host.hostname,
-            body,
+            kind=BatchKind.SNAPSHOT,
+            host_id=this_host.host_id,
+            boot_id=this_host.boot_id,
+            ring_id=source.ring_id,
+            start=position,
+            end=position,
+            boottime_ns=moment.boottime_ns,
+            realtime_ns=moment.realtime_ns,
+            lost=snapshot_id,
+            skipped=source.skipped,
+            hostname=this_host.hostname,
+            body=body,
         )
-        path = _write(spool, f"{source.ring_id}-{snapshot_id}.batch", encode_batch(batch))
+        _write(spool, f"{source.ring_id}-{snapshot_id}.batch", encode_batch(batch))
         if not source.mark(events.Mark.SNAPSHOT_END, snapshot_id):
             raise _full()
-        return path
+        return batch
 
 
 def _full() -> Unavailable:
     return Unavailable("the ring is full: a snapshot has no room for its marks", "start a reader (`tasktrail run`)")
 
 
-def _write(directory: Path, name: str, data: bytes) -> Path:
+def _write(directory: Path, name: str, data: bytes) -> None:
     unfinished = directory / f".{name}"
     with unfinished.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    path = directory / name
-    unfinished.rename(path)
+    unfinished.rename(directory / name)
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-    return path
 
 
 def _seen_records(source: Source) -> Iterator[bytes]:
@@ -171,9 +171,9 @@ def _files(spool: Path, ring_id: int) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def pending(spool: Path, ring_id: int) -> list[Path]:
-    """Files of the snapshots of this ring that have not been discarded, oldest first: each holds one encoded batch."""
-    return [path for _, path in _files(spool, ring_id)]
+def pending(spool: Path, ring_id: int, after: int = 0) -> list[bytes]:
+    """Encoded batches of the snapshots of this ring that were not discarded and have a larger id than ``after``, oldest first."""
+    return [path.read_bytes() for number, path in _files(spool, ring_id) if number > after]
 
 
 def discard(spool: Path, ring_id: int, snapshot_id: int) -> None:
