@@ -121,14 +121,18 @@ class Connection:
         return Stream(self, list(columns), rows)
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row], token: str) -> None:
-        """Store rows, each a tuple in the order of ``columns``, as one block; a block of the same token is stored once.
+        """Store rows, each a tuple in the order of ``columns``; see insert_columns."""
+        self.insert_columns(table, columns, [list(column) for column in zip(*rows, strict=True)], token)
 
-        Raises Unstorable when some row can never be stored (then none is), Unavailable when it is not known whether they are.
+    def insert_columns(self, table: str, columns: Sequence[str], data: list[list[Any]], token: str) -> None:
+        """Store one block given as a list of values for each of ``columns``; the lists are used up.
+
+        A block of the same token (if it has one) is stored once. Raises Unstorable when some row can never be stored (then none is),
+        Unavailable when it is not known whether they are.
         """
-        if not rows:
+        if not data or not data[0]:
             return
-        data = [list(column) for column in zip(*rows, strict=True)]
-        settings = {**INSERT_SETTINGS, "insert_deduplication_token": token}
+        settings = {**INSERT_SETTINGS, "insert_deduplication_token": token} if token else INSERT_SETTINGS
         with self._failures(inserting=True):
             self._client.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES", data, columnar=True, settings=settings)
 

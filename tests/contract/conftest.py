@@ -1,0 +1,71 @@
+"""One embedded server for the whole session; each module gets its tables empty."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from schemas.rows import ImageRow, LossRow
+from store import address, migrate
+from store.address import Address
+from store.connection import Connection
+from store.server import Server
+from streams.sinks.clickhouse import Sink
+
+
+class Store(NamedTuple):
+    """A migrated database.
+
+    writer, reader  connections of the two users
+    write           stores rows as the real sink does
+    addresses       of each role
+    server          None where TASKTRAIL_TEST_CLICKHOUSE names another server
+    """
+
+    writer: Connection
+    reader: Connection
+    write: Callable[[Sequence[ImageRow | LossRow]], None]
+    addresses: dict[str, Address]
+    server: Server | None
+
+
+def no_wait(seconds: float) -> None:
+    """Tests do not wait for a server that is there."""
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | None]:
+    """The embedded server, None when another one is to be tested."""
+    if os.environ.get("TASKTRAIL_TEST_CLICKHOUSE"):
+        yield None
+        return
+    directory = tmp_path_factory.mktemp("store")
+    open_path(directory)
+    with Server(directory).start() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def store(shared_server: Server | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A freshly migrated database with empty tables."""
+    if shared_server is None:
+        given = address.parse(os.environ["TASKTRAIL_TEST_CLICKHOUSE"], os.environ)
+        addresses = {"reader": given, "writer": given}
+    else:
+        addresses = {role: shared_server.address(role) for role in ("reader", "writer")}
+    migrate.apply(addresses["writer"])
+    with Connection(addresses["writer"]) as writer, Connection(addresses["reader"]) as reader:
+        for table in ("images", "losses"):
+            writer.execute(f"TRUNCATE TABLE {table}")
+        sink = Sink(lambda: Connection(addresses["writer"]), tmp_path_factory.mktemp("deadletter"), no_wait, lambda: 0.0)
+        yield Store(writer, reader, lambda rows: sink.write(rows, "test"), addresses, shared_server)
+        sink.close()
+
+
+def open_path(directory: Path) -> None:
+    """Let the server's unprivileged user reach a temporary directory, which pytest closes to all others."""
+    for parent in (directory, *directory.parents):
+        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o011)
