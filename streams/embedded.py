@@ -11,7 +11,7 @@ from typing import Protocol
 from uuid import UUID
 
 from schemas.batch import Batch, BatchKind, decode_batch
-from schemas.errors import DecodeError
+from schemas.errors import DecodeError, Unavailable
 from schemas.events import Mark
 from schemas.rows import Row
 from streams.join import HostState, apply
@@ -46,13 +46,16 @@ class RingEdge(Protocol):
 class RecorderEdge(Protocol):
     """What of producers.recorder.Recorder is used here."""
 
-    ring: RingEdge
     ring_id: int
 
-    def mark(self, kind: int, *values: int) -> None:
-        """Put a mark into the ring."""
+    @property
+    def ring(self) -> RingEdge:
+        """The mapped ring."""
 
-    def clock(self) -> None:
+    def mark(self, kind: Mark, *values: int) -> bool:
+        """Put a mark into the ring; False if it has no room."""
+
+    def clock(self) -> bool:
         """Put a clock mark with the counters into the ring."""
 
     def probe(self) -> bool:
@@ -61,11 +64,17 @@ class RecorderEdge(Protocol):
     def exec_probe(self) -> bool:
         """Whether a fork, exec and exit come back as records."""
 
-    def snapshot(self) -> Batch:
-        """Take a snapshot, keep it on disk until it is discarded, and mark it in the ring."""
+    def pin_again(self) -> list[str]:
+        """Put back pins that somebody removed, and name them."""
 
-    def pending_snapshots(self) -> list[bytes]:
-        """Encoded batches of the snapshots of this ring that were not discarded, oldest first."""
+    def refresh(self) -> bool:
+        """Follow a loader that put newer programs in."""
+
+    def snapshot(self) -> Batch:
+        """Take a snapshot, keep it on disk until it is discarded, and mark it in the ring. Raises Unavailable when that is full."""
+
+    def pending_snapshots(self, after: int = 0) -> list[bytes]:
+        """Encoded batches of this ring's snapshots that were not discarded and have a larger id than ``after``, oldest first."""
 
     def discard_snapshots(self, last_id: int) -> None:
         """Forget the snapshots up to that id."""
@@ -94,6 +103,7 @@ class Progress:
 
     drained          the last step took all that was there
     last_good_ns     boottime of the latest probe that came back
+    pinned_again     pins that somebody removed and that were put back
     """
 
     steps: int = 0
@@ -104,6 +114,7 @@ class Progress:
     drained: bool = False
     recording: bool = True
     last_good_ns: int = 0
+    pinned_again: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -136,10 +147,14 @@ class Embedded:
             ring.release(self.state.position)  # the state was saved, the position was not moved yet
         self._lost = self.state.counters.get("lost", 0)
         for encoded in self.recorder.pending_snapshots():
-            try:
-                self._unwritten += apply(self.state, decode_batch(encoded))
-            except DecodeError:
-                continue  # a file that is no snapshot: its end mark finds nothing, and the next snapshot is due anyway
+            self._take_up(encoded)
+
+    def _take_up(self, encoded: bytes) -> None:
+        """Hand a snapshot to the join, which applies it when it comes to the snapshot's end mark in the ring."""
+        try:
+            self._unwritten += apply(self.state, decode_batch(encoded))
+        except DecodeError:
+            return  # its end mark finds nothing, and another snapshot follows anyway
 
     def step(self) -> bool:
         """Take what is in the ring to the store; returns whether anything moved.
@@ -218,11 +233,24 @@ class Embedded:
         if lost != self._lost:
             # Two, because one snapshot alone does not prove a process gone (streams.join.snapshot).
             self._lost, self._snapshots_due = lost, 2
+        self.progress.pinned_again += self.recorder.pin_again()
+        if self.recorder.refresh():
+            for encoded in self.recorder.pending_snapshots(self.state.last_snapshot):
+                self._take_up(encoded)  # the loader took one
         if self._snapshots_due or boottime_ns >= self._snapshot_ns + SNAPSHOT_PERIOD_NS:
-            self._snapshots_due = max(0, self._snapshots_due - 1)
-            self._snapshot_ns = boottime_ns
-            self._unwritten += apply(self.state, self.recorder.snapshot())
-            self.progress.snapshots += 1
+            self._snapshot(boottime_ns)
+
+    def _snapshot(self, boottime_ns: int) -> None:
+        """Take one now; while the ring is too full for its marks it stays due."""
+        try:
+            batch = self.recorder.snapshot()
+        except Unavailable:
+            self._snapshots_due = max(1, self._snapshots_due)
+            return
+        self._snapshots_due = max(0, self._snapshots_due - 1)
+        self._snapshot_ns = boottime_ns
+        self._unwritten += apply(self.state, batch)
+        self.progress.snapshots += 1
 
     def _probe(self, boottime_ns: int) -> None:
         alive = self.recorder.probe()

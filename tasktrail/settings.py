@@ -32,7 +32,8 @@ class Settings:
     http_port       port of the embedded ClickHouse on 127.0.0.1 for HTTP, 0 for any that is free
     tcp_port        the same for the native protocol
     pin_dir         directory below a bpffs for the recorder's programs and maps; no dots in it
-    run_dir         directory for locks and sockets of what runs
+    run_dir         directory for locks and waiting snapshots of what runs
+    state_dir       directory that keeps this host's id, and the join's state when the store is another server
     """
 
     store: str = "/var/lib/tasktrail"
@@ -44,6 +45,7 @@ class Settings:
     tcp_port: int = 0
     pin_dir: str = "/sys/fs/bpf/tasktrail"
     run_dir: str = "/run/tasktrail"
+    state_dir: str = "/var/lib/tasktrail"
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ def _records(state: HostState, batch: Batch, hole: int, rows: list[Row]) -> None
             except DecodeError:
                 _count_unread(state, position)
                 continue
+            state.events += 1
             since_ns = state.now_ns
             if record.time_ns > since_ns:
                 state.now_ns = record.time_ns

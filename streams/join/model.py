@@ -154,6 +154,7 @@ class HostState:
     """All that the join knows of one host after some batch. A value: see streams.join.saved.
 
     ring_id, position  how far the log is read
+    events             records that were read in this boot
     now_ns             the running maximum of record times
     offset_ns          realtime - boottime of the latest clock mark, None before the first
     counters           what the recorder had counted at the latest record or mark, by name
@@ -176,6 +177,7 @@ class HostState:
     past_boots: list[UUID] = field(default_factory=list)
     ring_id: int = 0
     position: int = 0
+    events: int = 0
     now_ns: int = 0
     offset_ns: int | None = None
     counters: dict[str, int] = field(default_factory=dict)

@@ -15,7 +15,18 @@ from streams.join.model import End, HostState, Image, Interval, Process
 
 VERSION = 1
 
-_PLAIN = ("ring_id", "position", "now_ns", "offset_ns", "recording_since_ns", "last_snapshot", "open_snapshot", "refresh_day", "relinks")
+_PLAIN = (
+    "ring_id",
+    "position",
+    "events",
+    "now_ns",
+    "offset_ns",
+    "recording_since_ns",
+    "last_snapshot",
+    "open_snapshot",
+    "refresh_day",
+    "relinks",
+)
 _PROCESS_PLAIN = (
     "tgid", "start_ns", "start_wall_ns", "root", "creator_tgid", "creator_exec_id", "creator_tid", "clone_flags",
     "parent_tgid", "by_parent", "absent", "born_snapshot",

@@ -86,11 +86,19 @@ class FakeRecorder:
     marks: list[tuple[int, ...]] = field(default_factory=list)
     alive: bool = True
 
-    def mark(self, kind: int, *values: int) -> None:
+    def mark(self, kind: Mark, *values: int) -> bool:
         self.marks.append((kind, *values))
+        return True
 
-    def clock(self) -> None:
+    def clock(self) -> bool:
         self.marks.append((Mark.CLOCK,))
+        return True
+
+    def pin_again(self) -> list[str]:
+        return []
+
+    def refresh(self) -> bool:
+        return False
 
     def probe(self) -> bool:
         return self.alive
@@ -101,7 +109,7 @@ class FakeRecorder:
     def snapshot(self) -> Batch:
         return Batch(BatchKind.SNAPSHOT, HOST_ID, BOOT_ID, RING_ID, 0, 0, 1, 1, 1, 0, b"h", b"")
 
-    def pending_snapshots(self) -> list[bytes]:
+    def pending_snapshots(self, after: int = 0) -> list[bytes]:
         return []
 
     def discard_snapshots(self, last_id: int) -> None:

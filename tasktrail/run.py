@@ -1,0 +1,111 @@
+"""``tasktrail run``: one host, recorded, joined and stored."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from producers import host, snapshot
+from producers.recorder import Recorder
+from schemas.errors import BadInput, TasktrailError, Unavailable
+from store import address, layout, migrate
+from store.connection import Connection
+from store.server import Ports, Server
+from store.server_config import Limits
+from streams.embedded import Embedded, Host
+from streams.sinks.clickhouse import Sink
+from tasktrail.runner import Runner
+from tasktrail.settings import Settings, read_settings
+
+LOAD_TIMEOUT_S = 120
+
+
+def say(line: str) -> None:
+    """One line to the person, or the journal, that watches."""
+    click.echo(f"tasktrail: {line}", err=True)
+
+
+@click.command()
+@click.option("--store", metavar="DIR|URL", help="Where the rows go: a directory, or clickhouse://user@host/database.  [$TASKTRAIL_STORE]")
+@click.option("--pin-dir", metavar="DIR", help="Directory below a bpf file system that the recorder is pinned in.")
+@click.option("--no-load", is_flag=True, help="Do not load the recorder: use the one that is there, and do not load it again.")
+def run(store: str | None, pin_dir: str | None, no_load: bool) -> None:
+    """Record this host, join what happens into histories, and store them; until Ctrl-C or SIGTERM.
+
+    The recorder is loaded into the kernel and stays there: what happens while no `run` is there waits in its ring.
+
+    \b
+    Examples:
+      tasktrail run
+      tasktrail run --store /srv/tasktrail
+      tasktrail run --store clickhouse://tasktrail_writer@db.example/tasktrail
+
+    Exit codes: 0 stopped on request, 2 bad input, 4 something that is needed is not there.
+    """
+    settings = read_settings({"store": store, "pin_dir": pin_dir}).settings
+    if os.geteuid() != 0:
+        raise BadInput("run needs root to read the kernel's ring", "run it with sudo, or try `tasktrail demo`")
+    if not no_load:
+        load(settings)
+    spool = Path(settings.run_dir) / snapshot.SPOOL.name
+    with Recorder(Path(settings.pin_dir), spool, Path(settings.state_dir)) as recorder, recorder.lock():
+        if address.is_address(settings.store):
+            writer = address.parse(settings.store, os.environ)
+            migrate.apply(writer, settings.retention_days)
+            place = layout.make(Path(settings.state_dir))
+            _stream(settings, recorder, None, writer, place, no_load)
+        else:
+            limits = Limits(memory_bytes=settings.memory_bytes)
+            with Server(Path(settings.store), Ports(settings.tcp_port, settings.http_port), limits) as server:
+                migrate.apply(server.address("writer"), settings.retention_days)
+                _stream(settings, recorder, server, None, layout.make(Path(settings.store)), no_load)
+
+
+def load(settings: Settings) -> None:
+    """Load the recorder in a process of its own, since the compiler takes a hundred megabytes that are free again when it ends."""
+    command = [sys.executable, "-m", "tasktrail", "record", "load", "--pin-dir", settings.pin_dir, "--run-dir", settings.run_dir]
+    command += ["--ring-size", str(settings.ring_bytes), "--argv-bytes", str(settings.argv_bytes), "--state-dir", settings.state_dir]
+    try:
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=LOAD_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"loading the recorder took more than {LOAD_TIMEOUT_S} s", "see `tasktrail doctor`") from None
+    if done.returncode:
+        message = done.stderr.strip().removeprefix("tasktrail: ")
+        raise Unavailable(message or "loading the recorder failed", "" if message else "see `tasktrail doctor`")
+    say(done.stderr.strip())
+
+
+def _load_again(settings: Settings) -> None:
+    """After somebody detached the programs: put them back. What fails is told; the next watch tries again."""
+    try:
+        load(settings)
+    except TasktrailError as failure:
+        say(str(failure))
+
+
+def _stream(
+    settings: Settings,
+    recorder: Recorder,
+    server: Server | None,
+    writer: address.Address | None,
+    place: layout.Layout,
+    no_load: bool,
+) -> None:
+    """Run the stream until it is asked to stop."""
+    here = host.here(Path(settings.state_dir))
+
+    def connect() -> Connection:
+        where = server.address("writer") if server is not None else writer
+        assert where is not None
+        return Connection(where)
+
+    sink = Sink(connect, place.deadletter, time.sleep, time.monotonic, budget_s=2.0)
+    state_path = place.state / f"{here.host_id}.json"
+    stream = Embedded(recorder, sink, state_path, Host(here.host_id, here.boot_id, here.hostname, host.now))
+    runner = Runner(stream, recorder, server, say, None if no_load else lambda: _load_again(settings), place.status)
+    reader = f"; ask with `tasktrail ps --store {settings.store}`" if server is not None else ""
+    say(f"recording {os.fsdecode(here.hostname)} into {settings.store}{reader}")
+    runner.run()
