@@ -21,7 +21,6 @@ from producers.recorder import Recorder
 from schemas import events, limits
 from schemas.errors import BadInput, Unavailable
 
-_ONCE_BYTES = 40
 _PROGRAMS = (*(function for function, _ in source.TRACEPOINTS.values()), "mark")
 _ITERATOR = "bpf_iter__task"
 
@@ -147,7 +146,7 @@ def _create_maps(settings: source.Settings) -> dict[str, int]:
     return {
         pins.META: syscall.create_map(syscall.ARRAY, 4, 8, pins.META_ENTRIES, name="tasktrail_meta"),
         pins.RING: ring,
-        pins.ONCE: syscall.create_map(syscall.HASH, 4, _ONCE_BYTES, settings.processes, syscall.NO_PREALLOC, "tasktrail_once"),
+        pins.ONCE: syscall.create_map(syscall.HASH, 4, snapshot.ONCE.size, settings.processes, syscall.NO_PREALLOC, "tasktrail_once"),
         pins.COUNTERS: syscall.create_map(syscall.PERCPU_ARRAY, 4, 8, len(source.Counter), name="tasktrail_count"),
         pins.LOST: syscall.create_map(syscall.ARRAY, 4, 8, 1, name="tasktrail_lost"),
         pins.LAST_EXIT: syscall.create_map(syscall.ARRAY, 4, 8, source.LAST_EXIT_SLOTS, name="tasktrail_exits"),

@@ -21,8 +21,7 @@ from schemas.identity import TICK_NS
 
 SPOOL = locks.RUN_DIRECTORY / "snapshots"
 _READ_BYTES = 1 << 20
-_ONCE_BYTES = 40
-_ONCE = struct.Struct("<QQQQI4x")
+ONCE = struct.Struct("<QQQQI4x")
 """Value of the once map: start_ns, creator_start_ns, creator_exec_id, exec_id, creator_tgid (task.bpf.c, struct once)."""
 _SEEN_FLAGS_AT = struct.calcsize("<BBH")
 _SEEN_ARGC_AT = struct.calcsize(events.HEAD.format + "4Q15I")
@@ -123,27 +122,27 @@ def _with_argv(record: bytes, source: Source) -> bytes:
     if flags & (events.Flag.KTHREAD | events.Flag.ENDED):
         return record
     if not source.argv_bytes:
-        return _patched(record, flags | events.Flag.ARGV_MASKED, 0, b"")
+        return patched(record, flags | events.Flag.ARGV_MASKED, 0, b"")
     try:
         with open(f"/proc/{tgid}/cmdline", "rb", buffering=0) as file:
             argv = file.readall()
         with open(f"/proc/{tgid}/stat", "rb", buffering=0) as file:
             started = int(file.readall().rsplit(b")", 1)[1].split()[19])
     except (FileNotFoundError, ProcessLookupError):
-        return _patched(record, flags | events.Flag.ARGV_FAULT, 0, b"")
-    entry = syscall.lookup(source.once, struct.pack("<I", tgid), _ONCE_BYTES)
-    known = _ONCE.unpack(entry) if entry else None
+        return patched(record, flags | events.Flag.ARGV_FAULT, 0, b"")
+    entry = syscall.lookup(source.once, struct.pack("<I", tgid), ONCE.size)
+    known = ONCE.unpack(entry) if entry else None
     if started != start_ns // TICK_NS or (known and (known[0], known[3]) != (start_ns, exec_id)):
-        return _patched(record, flags | events.Flag.ARGV_FAULT, 0, b"")
+        return patched(record, flags | events.Flag.ARGV_FAULT, 0, b"")
     flags |= events.Flag.ARGV_FROM_PROC
     argc = len(events.argv_of(argv))
     if len(argv) > source.argv_bytes:
         flags |= events.Flag.ARGV_CUT
         argv = argv[: source.argv_bytes]
-    return _patched(record, flags, argc, argv)
+    return patched(record, flags, argc, argv)
 
 
-def _patched(record: bytes, flags: int, argc: int, argv: bytes) -> bytes:
+def patched(record: bytes, flags: int, argc: int, argv: bytes) -> bytes:
     """The record, which came without arguments, with these."""
     fixed = bytearray(record[: events.SEEN.size])
     struct.pack_into("<I", fixed, _SEEN_FLAGS_AT, flags)

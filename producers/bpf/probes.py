@@ -67,7 +67,7 @@ def load(text: str, raw: tuple[str, ...], iterators: tuple[str, ...]) -> Functio
             cure = "install the distribution's python3-bpfcc and use an environment made with --system-site-packages"
             raise Unavailable("bcc is not there for this Python", cure) from None
         try:
-            module = BPF(text=text)
+            module = BPF(text=text.encode())
             kinds = [(name, BPF.RAW_TRACEPOINT) for name in raw] + [(name, BPF.TRACING) for name in iterators]
             # The descriptors are copied, because bcc closes its own when the module goes.
             return Functions({name: os.dup(module.load_func(name.encode(), kind).fd) for name, kind in kinds})

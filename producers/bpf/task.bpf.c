@@ -112,6 +112,8 @@ _Static_assert(sizeof(struct seen_work) == SEEN_WORK_BYTES, "SEEN_WORK_BYTES is 
 #define CLONE_THREAD 0x00010000
 #define PF_KTHREAD 0x00200000
 #define SIGNAL_GROUP_EXIT 0x00000004
+#define PTS_MAJOR_FIRST 136
+#define PTS_MAJOR_LAST 143
 #define IS_ERROR(address) ((address) >= (u64)-4095)
 
 INLINE void count(u32 which) {
@@ -437,7 +439,17 @@ INLINE u64 fill_tty(struct exec_record *record, char *tail, u64 off, addr signal
     READ(index, tty, OFFSET(tty_struct, index));
     minor += index;
     record->tty_nr = (minor & 0xff) | (major << 8) | ((minor & ~0xffu) << 12);
-    return copy_name(tail, off, tty + OFFSET(tty_struct, name));
+    u64 skipped = 0;
+    if (major >= PTS_MAJOR_FIRST && major <= PTS_MAJOR_LAST) {
+        // The kernel calls it pts0, but its file is pts/0.
+        off &= TAIL_MASK;
+        if (off > TAIL_BYTES_MAX - NAME_BYTES_MAX)
+            off = TAIL_BYTES_MAX - NAME_BYTES_MAX;
+        __builtin_memcpy(&tail[off], "pts/", 4);
+        off += 4;
+        skipped = 3;
+    }
+    return copy_name(tail, off, tty + OFFSET(tty_struct, name) + skipped);
 }
 
 // Everything about an image but argv, filename and interp, which only an exec can tell. ``task`` is any thread of the process that still
@@ -572,13 +584,27 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx) {
 
 // -- exit --
 
+// Splits the exact run time into user and system time in the ratio of the ticks that were counted, as cputime_adjust() in the kernel does.
+INLINE void split_run_time(struct exit_record *record, u64 user_ticks_ns, u64 system_ticks_ns, u64 run_ns) {
+    u64 ticks_ns = user_ticks_ns + system_ticks_ns;
+    if (ticks_ns >> 47) {  // 39 hours: the product below would not fit
+        ticks_ns >>= 16;
+        system_ticks_ns >>= 16;
+    }
+    u64 ratio = ticks_ns ? (system_ticks_ns << 16) / ticks_ns : 0;
+    record->stime_ns = (run_ns >> 16) * ratio + ((run_ns & 0xffff) * ratio >> 16);
+    record->utime_ns = run_ns - record->stime_ns;
+}
+
 // CPU time of the threads that are still in the group, the dead leader and the last thread among them, on top of that of the reaped.
 INLINE void read_cpu_time(struct exit_record *record, addr signal) {
     addr end = signal + OFFSET(signal_struct, thread_head), at = 0;
     u32 before = 0, after = 0, i;
+    u64 user_ns = 0, system_ns = 0, run_ns = 0;
     READ(before, signal, OFFSET(signal_struct, stats_lock));
-    READ(record->utime_ns, signal, OFFSET(signal_struct, utime));
-    READ(record->stime_ns, signal, OFFSET(signal_struct, stime));
+    READ(user_ns, signal, OFFSET(signal_struct, utime));
+    READ(system_ns, signal, OFFSET(signal_struct, stime));
+    READ(run_ns, signal, OFFSET(signal_struct, sum_sched_runtime));
     READ(at, end, 0);
 #pragma clang loop unroll(disable)
     for (i = 0; i < THREADS_MAX; i++) {
@@ -587,10 +613,11 @@ INLINE void read_cpu_time(struct exit_record *record, addr signal) {
         addr thread = at - OFFSET(task_struct, thread_node);
         u64 spent = 0;
         READ(spent, thread, OFFSET(task_struct, utime));
-        record->utime_ns += spent;
-        spent = 0;
+        user_ns += spent;
         READ(spent, thread, OFFSET(task_struct, stime));
-        record->stime_ns += spent;
+        system_ns += spent;
+        READ(spent, thread, OFFSET(task_struct, se.sum_exec_runtime));
+        run_ns += spent;
         READ(at, at, 0);
     }
     if (i == THREADS_MAX)
@@ -598,6 +625,7 @@ INLINE void read_cpu_time(struct exit_record *record, addr signal) {
     READ(after, signal, OFFSET(signal_struct, stats_lock));
     if (before != after || (before & 1))
         record->head.flags |= FLAG_CPU_TORN;
+    split_run_time(record, user_ns, system_ns, run_ns);
 }
 
 // True for the one copy of this program, on one CPU, that is to report this exit. The creator's entry is the token where there is one; a

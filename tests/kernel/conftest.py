@@ -1,0 +1,59 @@
+"""Kernel tests: they need root and a kernel with BTF, and say so by failing. A skipped test would look like a passed one."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kernel_tools import Live, load_live, new_pin_dir, remove_pins, unload_live
+
+from producers import prerequisites
+from producers.bpf.btf import Btf
+from schemas.errors import TasktrailError
+
+_SOURCES = Path(__file__).parent / "programs"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernel_allows_recording() -> None:
+    """Fails every test here when this process or kernel cannot record."""
+    try:
+        prerequisites.check_rights()
+        prerequisites.check_bpf_file_system(new_pin_dir())
+        Btf.of_kernel()
+    except TasktrailError as failure:
+        pytest.fail(f"kernel tests cannot run here: {failure}")
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory with the compiled helper programs."""
+    directory = tmp_path_factory.mktemp("programs")
+    directory.chmod(0o755)
+    for path in _SOURCES.glob("*.c"):
+        options = ["-nostdlib", "-static"] if path.stem == "tiny" else ["-pthread"]
+        subprocess.run(["gcc", "-O1", *options, "-o", str(directory / path.stem), str(path)], check=True)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def shared_live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """One recorder for the tests of a module."""
+    live = load_live(tmp_path_factory.mktemp("recorder"))
+    yield live
+    unload_live(live)
+
+
+@pytest.fixture
+def live(shared_live: Live) -> Live:
+    """The module's recorder, caught up: its records are those of this test."""
+    shared_live.forget()
+    return shared_live
+
+
+@pytest.fixture
+def pin_dir() -> Iterator[Path]:
+    """A directory for pins, cleared afterwards whatever is in it."""
+    path = new_pin_dir()
+    yield path
+    remove_pins(path)

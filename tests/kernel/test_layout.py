@@ -1,0 +1,125 @@
+"""Numbers that C and Python must agree on: record layouts, and every kernel offset in the code that is generated."""
+
+import re
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from producers import snapshot
+from producers.bpf import btf, source
+from schemas import events
+
+_STRUCTS = {
+    events.Kind.FORK: "fork_record",
+    events.Kind.EXEC: "exec_record",
+    events.Kind.EXIT: "exit_record",
+    events.Kind.RENAME: "rename_record",
+    events.Kind.MARK: "mark_record",
+    events.Kind.SEEN: "seen_record",
+}
+
+
+def struct_offsets(layout: struct.Struct) -> list[int]:
+    """Byte offset of each value that the layout packs, padding left out."""
+    offsets, at = [], 0
+    for count, code in re.findall(r"(\d*)([a-zA-Z])", layout.format):
+        each = struct.calcsize("<" + code)
+        if code in "xs":
+            if code == "s":
+                offsets.append(at)
+            at += each * int(count or 1)
+        else:
+            for _ in range(int(count or 1)):
+                offsets.append(at)
+                at += each
+    assert at == layout.size
+    return offsets
+
+
+def c_members(text: str, name: str) -> list[str]:
+    """Paths of a struct's members in order; arrays of numbers give one path for each element, padding gives none."""
+    body = re.search(rf"struct {name} {{\n(.*?)\n}};", text, re.DOTALL)
+    assert body, name
+    members: list[str] = []
+    for line in body[1].split("\n"):
+        declared = re.match(r"\s*(struct (\w+)|u8|u16|u32|u64|char) (.*);", line)
+        assert declared, line
+        for member in declared[3].split(", "):
+            inner, _, length = member.partition("[")
+            if declared[2]:
+                members += [f"{inner}.{path}" for path in c_members(text, declared[2])]
+            elif length and declared[1] != "char":
+                members += [f"{inner}[{index}]" for index in range(int(length.rstrip("]")))]
+            else:
+                members.append(inner)
+    return members
+
+
+@pytest.mark.parametrize("kind", _STRUCTS)
+def test_c_struct_has_the_offsets_of_the_layout(kind: events.Kind, tmp_path: Path) -> None:
+    text = source.TEXT.read_text()
+    name = _STRUCTS[kind]
+    # Padding has a name in C and none in a layout, but for the head's and that of the tail's sizes.
+    members = [path for path in c_members(text, name) if path not in ("zero", "image.zero")]
+    records = text[text.index("struct head {") : text.index("// -- end of records")]
+    types = "".join(f"typedef unsigned {c} {short};\n" for short, c in (("u8", "char"), ("u16", "short"), ("u32", "int"), ("u64", "long")))
+    prints = "".join(f'printf("%zu\\n", __builtin_offsetof(struct {name}, {path}));\n' for path in members)
+    prints += f'printf("%zu\\n", sizeof(struct {name}));'
+    program = f"#include <stdio.h>\n#define COMM_BYTES 16\n{types}{records}\nint main(void) {{ {prints} }}"
+    (tmp_path / "offsets.c").write_text(program)
+    subprocess.run(["gcc", "-o", str(tmp_path / "offsets"), str(tmp_path / "offsets.c")], check=True)
+    printed = subprocess.run([str(tmp_path / "offsets")], check=True, capture_output=True, text=True).stdout
+    layout = events.LAYOUT[kind][0]
+    assert [int(line) for line in printed.split()] == [*struct_offsets(layout), layout.size]
+
+
+def test_once_entry_has_the_layout_that_python_reads() -> None:
+    text = source.TEXT.read_text()
+    assert c_members(text, "once") == ["start_ns", "creator_start_ns", "creator_exec_id", "exec_id", "creator_tgid", "zero"]
+    assert snapshot.ONCE.size == 40
+
+
+def test_tail_offsets_that_python_patches() -> None:
+    record = bytes(events.SEEN.size)
+    patched = snapshot.patched(record, flags=0x01020304, argc=7, argv=b"a\0b\0")
+    values = events.SEEN.unpack_from(patched)
+    fields = list(events.Seen._fields)
+    assert values[3] == 0x01020304
+    assert values[3 + fields.index("argc")] == 7
+    assert values[32] == 4
+    assert patched[events.SEEN.size :] == b"a\0b\0"
+
+
+def test_every_offset_in_the_source_is_where_the_kernel_has_it() -> None:
+    """The generated text against BTF, member by member, by walking the type graph a second way (raw scan, no index)."""
+    types = btf.Btf.of_kernel()
+    text = source.TEXT.read_text()
+    asked = set(re.findall(r"OFFSET\((\w+), ([\w.]+)\)", text))
+    assert len(asked) > 60
+    filled = source.fill(text, types)
+    assert not re.search(r"OFFSET\(|SIZEOF\(|BITFIELD\(", filled)
+    lines, numbers = text.split("\n"), filled.split("\n")
+    assert len(lines) == len(numbers)
+    seen = set()
+    for line, with_numbers in zip(lines, numbers, strict=True):
+        pattern = re.escape(line)
+        names = re.findall(r"OFFSET\((\w+), ([\w.]+)\)", line)
+        for struct_name, path in names:
+            pattern = pattern.replace(re.escape(f"OFFSET({struct_name}, {path})"), r"(\d+)", 1)
+        if not names or "BITFIELD" in line or "SIZEOF" in line:
+            continue
+        match = re.fullmatch(pattern, with_numbers)
+        assert match, with_numbers
+        for (struct_name, path), number in zip(names, match.groups(), strict=True):
+            member = types.member(struct_name, path)
+            assert member and member.bit == 8 * int(number), (struct_name, path)
+            seen.add((struct_name, path))
+    assert len(asked - seen) <= 3
+
+
+def test_a_kernel_that_lacks_something_is_told_so() -> None:
+    types = btf.Btf.of_kernel()
+    with pytest.raises(source.Unavailable, match=r"lacks struct nothing, task_struct\.no_such_member"):
+        source.fill("OFFSET(task_struct, no_such_member) SIZEOF(nothing)", types)
