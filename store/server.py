@@ -21,6 +21,7 @@ from store import layout, server_config
 from store.address import DATABASE, Address
 from store.layout import Layout
 from store.server_config import Limits
+from store.server_errors import sentence
 
 HOST = "127.0.0.1"
 ROLES = {"reader": server_config.READER, "writer": server_config.WRITER}
@@ -283,11 +284,10 @@ def _answers(port: int) -> bool:
 
 def _startup_failure(place: Layout, code: int) -> TasktrailError:
     """Why the child ended, as far as it said."""
-    lines = place.log.read_text("utf-8", "replace").strip().splitlines()
-    said = lines[-1] if lines else f"it ended with {code}"
-    if "chdb-core is not installed" in said:
+    text = place.log.read_text("utf-8", "replace")
+    if "chdb-core is not installed" in text:
         return BadInput("the embedded store needs chdb-core", "pip install tasktrail[store], or use --store clickhouse://...")
-    text = "\n".join(lines)
     if "No space left" in text or "NOT_ENOUGH_SPACE" in text:
         return Unavailable(f"store {place.directory}: the disk is full", "make room, or lower the retention")
-    return Unavailable(f"store {place.directory}: the server did not start: {said[:300]}", f"see {place.log}")
+    said = sentence(text[text.rfind("Code: ") :])[:300] if "Code: " in text else " ".join(text.split())[-300:]
+    return Unavailable(f"store {place.directory}: the server did not start: {said or f'it ended with {code}'}", f"see {place.log}")

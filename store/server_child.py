@@ -19,9 +19,11 @@ from store import cage
 
 SERVE = (
     "SYSTEM START LISTEN TCP; SYSTEM START LISTEN HTTP; "
-    "SELECT count() FROM (SELECT sleepEachRow(1) FROM system.numbers SETTINGS max_block_size = 1) "
-    "SETTINGS max_execution_time = 0"
+    "SELECT number FROM system.numbers WHERE sleepEachRow(1) > 0 "
+    "SETTINGS max_block_size = 1, max_threads = 1, max_execution_time = 0, max_untracked_memory = 1000000000000"
 )
+"""The last statement never ends and gives no row. With its few bytes not counted, it does not fall when another query has used up
+the server's memory, which would end the server."""
 
 READABLE = (
     "/proc/cpuinfo",

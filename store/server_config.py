@@ -17,14 +17,14 @@ class Limits(NamedTuple):
     """What the server and its readers may use.
 
     memory_bytes     of the whole server
-    query_bytes      of one reader's query
+    query_bytes      of one reader's query, 0: half of memory_bytes
     query_seconds    of one reader's query
     result_rows      of one reader's query
     result_bytes     of one reader's query
     """
 
     memory_bytes: int = MEMORY_BYTES
-    query_bytes: int = MEMORY_BYTES // 2
+    query_bytes: int = 0
     query_seconds: int = 60
     result_rows: int = 10_000_000
     result_bytes: int = 1 << 30
@@ -87,7 +87,12 @@ def config_xml(tcp_port: int, http_port: int, data: str, limits: Limits) -> str:
 
 
 def users_xml(reader_password: str, writer_password: str, limits: Limits) -> str:
-    """users.xml: the writer, the reader, and ``default``, which the server itself needs to begin to listen and which can do no more."""
+    """users.xml: the writer, the reader, and ``default``, which the server itself needs to begin to listen.
+
+    ``default`` can have no password. The server's own session counts as coming from ::1, where it does not listen, so nobody else
+    comes in as that user.
+    """
+    query_bytes = limits.query_bytes or limits.memory_bytes // 2
     return f"""<clickhouse>
     <profiles>
         <default>
@@ -96,20 +101,25 @@ def users_xml(reader_password: str, writer_password: str, limits: Limits) -> str
             <max_partitions_per_insert_block>0</max_partitions_per_insert_block>
             <log_queries>0</log_queries>
         </default>
+        <starter>
+            <profile>default</profile>
+            <max_sessions_for_user>1</max_sessions_for_user>
+            <max_concurrent_queries_for_user>1</max_concurrent_queries_for_user>
+        </starter>
         <reader>
             <profile>default</profile>
             <readonly>1</readonly>
             <allow_ddl>0</allow_ddl>
             <allow_introspection_functions>0</allow_introspection_functions>
             <max_execution_time>{limits.query_seconds}</max_execution_time>
-            <max_memory_usage>{limits.query_bytes}</max_memory_usage>
+            <max_memory_usage>{query_bytes}</max_memory_usage>
             <max_result_rows>{limits.result_rows}</max_result_rows>
             <max_result_bytes>{limits.result_bytes}</max_result_bytes>
             <result_overflow_mode>throw</result_overflow_mode>
             <max_concurrent_queries_for_user>32</max_concurrent_queries_for_user>
             <constraints>
                 {_changeable("max_execution_time", limits.query_seconds, 1)}
-                {_changeable("max_memory_usage", limits.query_bytes, 1)}
+                {_changeable("max_memory_usage", query_bytes, 1)}
                 {_changeable("max_result_rows", limits.result_rows, 1)}
                 {_changeable("max_result_bytes", limits.result_bytes, 1)}
                 {_changeable("max_block_size", 65536, 1)}
@@ -125,7 +135,7 @@ def users_xml(reader_password: str, writer_password: str, limits: Limits) -> str
     <users>
         <default>
             <password></password>
-            <profile>default</profile>
+            <profile>starter</profile>
             <quota>default</quota>
             <networks><ip>127.0.0.1</ip></networks>
             <grants>

@@ -24,10 +24,10 @@ LIMITED = {
     396: "its result is larger than allowed",
 }
 
-DOWN = frozenset({3, 74, 75, 76, 202, 203, 209, 210, 225, 236, 242, 243, 252, 279, 285, 319, 394, 425, 439, 999, 1000, 1001})
-"""The server cannot now: full disk, too many parts or queries, network, replicas or keeper away, shutting down."""
+DOWN = frozenset({202, 203, 209, 210, 225, 236, 242, 243, 279, 285, 319, 425, 439, 999})
+"""The server cannot now: full disk, too many queries, network, replicas or keeper away, shutting down."""
 
-_NOISE = re.compile(r"(DB::(Net|Errno|ErrnoE|Parsing)?E?xception: |Poco::[A-Za-z:]+: |std::exception\. )")
+_NOISE = re.compile(r"\b(DB|Poco|std)::[\w:]*[Ee]xception[:.] ")
 _TAIL = re.compile(r"\s*(Stack trace:|\(version \d|\. Expected one of:|: While executing |: while executing ).*", re.DOTALL)
 _NAME = re.compile(r"\s*\([A-Z][A-Z_]{3,}\)\s*$")
 
