@@ -127,8 +127,8 @@ class Connection:
     def insert_columns(self, table: str, columns: Sequence[str], data: list[list[Any]], token: str) -> None:
         """Store one block given as a list of values for each of ``columns``; the lists are used up.
 
-        A block of the same token (if it has one) is stored once. Raises Unstorable when some row can never be stored (then none is),
-        Unavailable when it is not known whether they are.
+        A block of the same token (if it has one) is stored once by replicated tables; ours that are not take it again and count it
+        once. Raises Unstorable when some row can never be stored (then none is), Unavailable when it is not known whether they are.
         """
         if not data or not data[0]:
             return

@@ -27,6 +27,9 @@ LIMITED = {
 DOWN = frozenset({202, 203, 209, 210, 225, 236, 242, 243, 279, 285, 319, 425, 439, 999})
 """The server cannot now: full disk, too many queries, network, replicas or keeper away, shutting down."""
 
+SENTENCE_MAX = 400
+"""Characters of a server's message that are shown; it may name every column of a table."""
+
 _NOISE = re.compile(r"\b(DB|Poco|std)::[\w:]*[Ee]xception[:.] ")
 _TAIL = re.compile(r"\s*(Stack trace:|\(version \d|\. Expected one of:|: While executing |: while executing ).*", re.DOTALL)
 _NAME = re.compile(r"\s*\([A-Z][A-Z_]{3,}\)\s*$")
@@ -35,7 +38,8 @@ _NAME = re.compile(r"\s*\([A-Z][A-Z_]{3,}\)\s*$")
 def sentence(message: str) -> str:
     """The server's message without stack trace, version, exception names and line breaks."""
     text = _TAIL.sub("", _NOISE.sub("", message))
-    return " ".join(_NAME.sub("", text).split()).rstrip(". ")
+    line = " ".join(_NAME.sub("", text).split()).rstrip(". ")
+    return line if len(line) <= SENTENCE_MAX else line[:SENTENCE_MAX] + "..."
 
 
 def failure(code: int | None, message: str, server: str, inserting: bool) -> TasktrailError:

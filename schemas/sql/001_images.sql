@@ -1,5 +1,8 @@
 -- One row per program image, written when it has begun and again when it ended; the row with the largest version counts.
 -- The key is of values that never change, whatever the clock does, and it is in order of time within one boot.
+-- Rows may come again after a failure: the engine keeps one of each key and version. Deduplication by token is off where tables are
+-- not replicated, for it loses rows: the server notes the token before it moves the part into its place, and when it is killed
+-- between the two, it throws the repeat away (seen in 26.9; tests/contract/test_store_sink.py).
 -- Partitions by week: a row stays in its partition for good (start does not change), and a refresh of processes that began
 -- in many different weeks makes few parts.
 CREATE TABLE IF NOT EXISTS {database}.images {on_cluster}
@@ -109,7 +112,7 @@ PARTITION BY toMonday(start)
 ORDER BY (host_id, boot_id, start_boottime, tgid, exec_id)
 TTL seen + INTERVAL {retention_days} DAY
 SETTINGS
-    non_replicated_deduplication_window = 10000,
+    non_replicated_deduplication_window = 0,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     min_compressed_bytes_to_fsync_after_merge = 1,

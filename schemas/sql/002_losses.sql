@@ -23,7 +23,7 @@ ENGINE = {engine:ReplacingMergeTree:version}
 ORDER BY (host_id, boot_id, ring_id, position, cause)
 TTL seen + INTERVAL {retention_days} DAY
 SETTINGS
-    non_replicated_deduplication_window = 10000,
+    non_replicated_deduplication_window = 0,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     min_compressed_bytes_to_fsync_after_merge = 1,

@@ -1,8 +1,8 @@
 """Puts rows into ClickHouse so that each is there once, whatever breaks in between.
 
-The join is deterministic: the same stretch of the log gives the same rows. So rows may be written again at any time: a token
-made of the rows' content lets the server drop the repeat, and where it has forgotten the token, the tables' engine keeps one row of
-each key and version.
+The join is deterministic: the same stretch of the log gives the same rows. So rows may be written again at any time: the tables'
+engine keeps one row of each key and version, and where tables are replicated, a token made of the rows' content lets the servers
+drop the repeat at once.
 """
 
 import hashlib

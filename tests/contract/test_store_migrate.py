@@ -1,0 +1,101 @@
+"""Making tables: again and again, from two places at once, with other settings; and rows that expire."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from schemas.errors import BadInput, TasktrailError
+from store import migrate
+from store.connection import Connection
+from store.migrate import Schema
+from store.server import Server
+from tests.contract.conftest import open_path
+from tests.contract.rows import image
+
+DAY = 86_400
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An empty server."""
+    path = tmp_path_factory.mktemp("empty")
+    open_path(path)
+    with Server(path / "store").start() as started:
+        yield started
+
+
+def _ttl(server: Server) -> list[bytes]:
+    with Connection(server.address("writer")) as writer:
+        rows = writer.query("SELECT engine_full FROM system.tables WHERE database = 'tasktrail' AND name IN ('images', 'losses')").rows
+        return [row[0].split(b"TTL ")[1].split(b" SETTINGS")[0] for row in rows]
+
+
+def test_a_second_time_does_nothing_and_another_retention_changes_it(server: Server) -> None:
+    address = server.address("writer")
+    assert migrate.apply(address) == ["versions", "images", "losses", "current"]
+    assert migrate.apply(address) == []
+    assert _ttl(server) == [b"seen + toIntervalDay(90)"] * 2
+    assert migrate.apply(address, retention_days=7) == ["images", "losses", "current"]
+    assert _ttl(server) == [b"seen + toIntervalDay(7)"] * 2
+    assert migrate.apply(address, retention_days=7) == []
+
+
+def test_from_many_places_at_once(server: Server) -> None:
+    problems: list[TasktrailError] = []
+
+    def apply() -> None:
+        try:
+            migrate.apply(server.address("writer"))
+        except TasktrailError as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=apply) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert migrate.apply(server.address("writer")) == []
+    with Connection(server.address("reader")) as reader:
+        assert reader.query("SELECT version FROM schema_versions FINAL ORDER BY version").rows == [(0,), (1,), (2,), (3,)]
+
+
+def test_rows_expire_by_when_they_last_held(server: Server) -> None:
+    migrate.apply(server.address("writer"), retention_days=10)
+    now = int(time.time())
+    old, kept, refreshed = image(1, seen=now - 11 * DAY), image(2, seen=now - 9 * DAY), image(3, seen=now - 30 * DAY)
+    with Connection(server.address("writer")) as writer, Connection(server.address("reader")) as reader:
+        for rows in ([old, kept, refreshed], [refreshed._replace(seen=now, version=refreshed.version + 1)]):
+            writer.insert("images", image(0)._fields, rows, "")
+        assert reader.query("SELECT tgid FROM current_images ORDER BY tgid").rows == [(1002,), (1003,)]
+        writer.execute("OPTIMIZE TABLE images FINAL")
+        assert reader.query("SELECT tgid, seen FROM images ORDER BY tgid").rows == [(1002, now - 9 * DAY), (1003, now)]
+
+
+def test_an_ended_row_never_expires_before_the_row_of_its_life(server: Server) -> None:
+    """Or else what has ended would live again."""
+    migrate.apply(server.address("writer"), retention_days=10)
+    now = int(time.time())
+    begun = image(1, seen=now - 20 * DAY)
+    ended = begun._replace(end_kind=1, seen=now - 11 * DAY, version=begun.version + 1)
+    with Connection(server.address("writer")) as writer:
+        for row in (begun, ended):
+            writer.insert("images", image(0)._fields, [row], "")
+        writer.execute("OPTIMIZE TABLE images FINAL")
+        assert writer.query("SELECT count() FROM images").rows == [(0,)]
+
+
+@pytest.mark.parametrize("schema", [Schema(retention_days=0), Schema(database="a b"), Schema(database="x; DROP"), Schema(cluster="c'")])
+def test_settings_that_cannot_be(schema: Schema) -> None:
+    with pytest.raises(BadInput):
+        migrate.migrations(schema)
+
+
+def test_a_cluster_gets_replicated_tables() -> None:
+    statements = "\n".join(text for migration in migrate.migrations(Schema(cluster="fleet")) for text in migration.statements)
+    path = "/clickhouse/tables/{shard}/{database}/{table}"
+    assert f"ENGINE = ReplicatedReplacingMergeTree('{path}', '{{replica}}', version)" in statements
+    assert "CREATE TABLE IF NOT EXISTS tasktrail.images ON CLUSTER fleet" in statements
+    assert "{engine" not in statements and "{retention" not in statements and "{on_cluster" not in statements
