@@ -1,0 +1,51 @@
+"""How complete a history is, in one sentence."""
+
+from typing import Any, Protocol
+
+from queries.history import History, Origin
+from queries.times import show_time
+
+
+class Chain(Protocol):
+    """The columns that say how complete a chain is."""
+
+    @property
+    def chain_complete(self) -> int: ...
+    @property
+    def chain_before(self) -> int: ...
+    @property
+    def chain_cut(self) -> int: ...
+    @property
+    def chain_lost(self) -> int: ...
+    @property
+    def lost_from(self) -> int: ...
+    @property
+    def lost_to(self) -> int: ...
+
+
+def _several(number: int, one: str, many: str) -> str:
+    return f"1 {one}" if number == 1 else f"{number} {many}"
+
+
+def state(image: Chain, history: History[Any] | None = None) -> str:
+    """``complete``, or what is missing and why; the parts are joined by semicolons."""
+    parts = []
+    if image.chain_lost:
+        when = f" between {show_time(image.lost_from)} and {show_time(image.lost_to)}" if image.lost_from or image.lost_to else ""
+        parts.append(f"records were lost{when}")
+    if image.chain_before:
+        parts.append("it begins before the recorder: the first links are the kernel's parents then")
+    if image.chain_cut:
+        parts.append("the kept chain lacks its oldest programs")
+    if history is not None:
+        unknown = sum(step.origin is Origin.UNKNOWN for step in history.steps)
+        if unknown:
+            parts.append(f"{_several(unknown, 'step is', 'steps are')} not known")
+        if history.fallback:
+            told = _several(history.fallback, "step is", "steps are")
+            parts.append(f"{told} only known from the kept chain, processes that just forked are left out there")
+        if not history.whole:
+            parts.append("the root is not reached")
+    if parts:
+        return "; ".join(parts)
+    return "complete" if image.chain_complete else "not proven to be complete"

@@ -1,0 +1,185 @@
+"""Which process a person means: by pid, by name, by path, by task_id; now, or at a moment.
+
+4711        the living process with that pid (of the first pid namespace), else the most recent one
+web1:4711   the same on one host; HOST: goes before a name as well
+make        the process that runs now under that name (comm), else the one that did, if there is but one
+*/bin/make  by the path of its executable, with * ? and [...] as in a shell
+0f3e…-…     a task_id
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+from uuid import UUID
+
+from queries import losses
+from queries.globs import as_regex, is_glob
+from queries.history import label
+from queries.quoting import quote_name
+from queries.rows import NEWEST, Source, fetch
+from queries.times import Moment, show_time
+from schemas.errors import BadInput
+from schemas.rows import EndKind, ImageRow
+
+_HOST = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):(.+)", re.DOTALL)
+_PID_MAX = 4_194_304
+_SHOWN_MAX = 8
+"""Candidates that an ambiguous name lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a person wrote. One of tgid, task_id and name is set.
+
+    text     as written
+    host     empty for any
+    name     a comm, or with a slash a path of an executable; may be a pattern
+    """
+
+    text: str
+    host: str = ""
+    tgid: int | None = None
+    task_id: UUID | None = None
+    name: str = ""
+
+
+class Candidate(NamedTuple):
+    """The columns by which images are told apart."""
+
+    host_id: UUID
+    host: bytes
+    boot_id: UUID
+    task_id: UUID
+    tgid: int
+    exec_id: int
+    start: int
+    begin: int
+    duration: int
+    end_kind: int
+    comm: bytes
+
+
+def parse_target(text: str) -> Target:
+    """The target that the text names. Raises BadInput for an empty one or a number that is no pid."""
+    if not text or "\0" in text:
+        raise BadInput("no process is named", "give a pid, a name, a path or a task_id")
+    try:
+        if len(text) == 36:
+            return Target(text, task_id=UUID(text))
+    except ValueError:
+        pass
+    found = _HOST.fullmatch(text)
+    host, rest = (found[1], found[2]) if found and not text.isdigit() else ("", text)
+    if rest.isascii() and rest.isdigit():
+        if not 0 < int(rest) <= _PID_MAX:
+            raise BadInput(f"{rest} is no pid", f"pids go from 1 to {_PID_MAX}")
+        return Target(text, host, tgid=int(rest))
+    return Target(text, host, name=rest)
+
+
+_BY_TGID = f"WHERE tgid = {{tgid:UInt32}} AND start < fromUnixTimestamp64Nano({{before:Int64}}) {{host_filter}} {NEWEST}"
+_BY_ID = f"WHERE task_id = {{task_id:UUID}} {NEWEST}"
+_BY_NAME = f"WHERE (host_id, boot_id, start_boottime, tgid) IN (SELECT host_id, boot_id, start_boottime, tgid FROM images WHERE {{name_filter}} AND start < fromUnixTimestamp64Nano({{before:Int64}}) {{host_filter}}) {NEWEST}"  # noqa: E501
+_FAR = (1 << 63) - 1
+
+
+def candidates(source: Source, target: Target, at: Moment | None) -> list[Candidate]:
+    """Images of every process that the target may mean; of a name also the images under other names."""
+    params: dict[str, object] = {"before": at.end_ns if at else _FAR, "host": target.host}
+    host_filter = "AND host = {host:String}" if target.host else ""
+    if target.task_id is not None:
+        return fetch(source, Candidate, _BY_ID, {"task_id": target.task_id})
+    if target.tgid is not None:
+        return fetch(source, Candidate, _BY_TGID.replace("{host_filter}", host_filter), {**params, "tgid": target.tgid})
+    column = "exe" if "/" in target.name else "comm"
+    name_filter = f"match({column}, {{name:String}})" if is_glob(target.name) else f"{column} = {{name:String}}"
+    params["name"] = as_regex(target.name) if is_glob(target.name) else target.name
+    where = _BY_NAME.replace("{host_filter}", host_filter).replace("{name_filter}", name_filter)
+    return fetch(source, Candidate, where, params)
+
+
+def processes(images: Iterable[Candidate]) -> list[list[Candidate]]:
+    """The images of each process in their order, the process that began last first."""
+    by_task: dict[UUID, list[Candidate]] = {}
+    for image in images:
+        by_task.setdefault(image.task_id, []).append(image)
+    grouped = [sorted(group, key=lambda image: image.exec_id) for group in by_task.values()]
+    return sorted(grouped, key=lambda group: (group[0].start, group[0].task_id), reverse=True)
+
+
+def _end(process: Sequence[Candidate]) -> int:
+    """When the process ended, wall clock; far in the future while it lives."""
+    last = process[-1]
+    return _FAR if last.end_kind == EndKind.LIVING else max(last.begin + last.duration, last.start + 1)
+
+
+def _living(process: Sequence[Candidate]) -> bool:
+    return process[-1].end_kind == EndKind.LIVING
+
+
+def image_at(process: Sequence[Candidate], at: Moment | None) -> Candidate:
+    """The image that the process ran last within the moment; its newest one without a moment."""
+    if at is None:
+        return process[-1]
+    begun = [image for image in process if image.begin < at.end_ns]
+    return begun[-1] if begun else process[0]
+
+
+def choose(target: Target, images: Iterable[Candidate], at: Moment | None) -> Candidate | None:
+    """The one image that is meant, None if there is none. Raises BadInput where it could be several."""
+    found = processes(images)
+    if at is not None:
+        found = [process for process in found if process[0].start < at.end_ns and _end(process) > at.begin_ns]
+    living = [process for process in found if _living(process)]
+    if target.name:
+        chosen = living if living and at is None else found
+    elif at is not None:
+        # A minute can hold several that had the pid: the first one is what had it when the minute began.
+        chosen = found
+        if len({process[0].host_id for process in found}) <= 1:
+            chosen = found[-1:]
+    elif len({process[0].host_id for process in found}) > 1:
+        chosen = living or found
+    else:
+        chosen = (living or found)[:1]
+    if len(chosen) > 1:
+        raise _ambiguous(target, chosen)
+    return image_at(chosen[0], at) if chosen else None
+
+
+def _ambiguous(target: Target, found: Sequence[Sequence[Candidate]]) -> BadInput:
+    """The sentence that lists the candidates."""
+    hosts = {process[0].host_id for process in found}
+    shown = []
+    for process in found[:_SHOWN_MAX]:
+        last = process[-1]
+        prefix = f"{quote_name(last.host)}:" if len(hosts) > 1 else ""
+        shown.append(f"{prefix}{label(last.tgid, last.comm)} since {show_time(last.start, 0)}")
+    more = f" and {len(found) - _SHOWN_MAX} more" if len(found) > _SHOWN_MAX else ""
+    return BadInput(
+        f"{quote_name(target.text.encode('utf-8', 'surrogateescape'))} could be {', '.join(shown)}{more}",
+        "give the pid, with HOST: before it or --at TIME where that is not enough, or the task_id",
+    )
+
+
+_WHOLE = f"WHERE task_id = {{task_id:UUID}} AND exec_id = {{exec_id:UInt64}} {NEWEST}"
+
+
+def find_image(source: Source, target: Target, at: Moment | None = None) -> ImageRow:
+    """The whole row of the image that is meant. Raises BadInput: nothing fits (and why that may be), or several do."""
+    chosen = choose(target, candidates(source, target, at), at)
+    if chosen is None:
+        raise _never_was(source, target, at)
+    return fetch(source, ImageRow, _WHOLE, {"task_id": chosen.task_id, "exec_id": chosen.exec_id})[0]
+
+
+def _never_was(source: Source, target: Target, at: Moment | None) -> BadInput:
+    """The sentence that says what was not found, and what may hide it."""
+    shown = quote_name((target.name or target.text).encode("utf-8", "surrogateescape"))
+    what = "no process had pid" if target.tgid is not None else "no process has the task_id" if target.task_id else "no process ran as"
+    if target.tgid is not None:
+        shown = str(target.tgid)
+    where = f" on {target.host}" if target.host else ""
+    when = f" at {show_time(at.begin_ns, 0)}" if at else ""
+    return BadInput(f"{what} {shown}{where}{when}", losses.what_may_hide(source, target.host, at))

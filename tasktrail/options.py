@@ -1,0 +1,75 @@
+"""What the reading commands share: --store, --config, --json and --format, times and targets as arguments, and the open store."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+
+from queries.jsonlines import line
+from queries.rows import Source
+from queries.times import Moment, parse_moment
+from schemas.errors import BadInput
+from tasktrail.settings import InForce, read_settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_CODES = """
+\b
+Exit codes:
+  0  done
+  1  the command failed
+  2  nothing fits what was asked, or it cannot be read
+  4  the store cannot be reached; try again
+"""
+
+
+class Time(click.ParamType[Moment]):
+    """A moment, such as 10:32, 2026-11-25T10:32 or 2h."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Moment:
+        """The moment that the text means now."""
+        if isinstance(value, Moment):
+            return value
+        try:
+            return parse_moment(str(value), datetime.now().astimezone())
+        except BadInput as bad:
+            self.fail(str(bad), param, ctx)
+
+
+def store_options(command: F) -> F:
+    """--store and --config."""
+    store = click.option(
+        "--store", metavar="DIR|URL", help="Directory of the store, or clickhouse://user@host/database.  [default: see `tasktrail config`]"
+    )
+    config = click.option("--config", "config_file", metavar="FILE", help="Settings file.  [default: /etc/tasktrail/tasktrail.toml]")
+    return store(config(command))
+
+
+def json_option(command: F) -> F:
+    """--json."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object per line (the form that a pipe gets).")(command)
+
+
+def in_force(store: str | None, config_file: str | None) -> InForce:
+    """The settings, the command's flags among them."""
+    return read_settings({"store": store}, file=config_file)
+
+
+@contextmanager
+def reading(store: str | None, config_file: str | None) -> Iterator[Source]:
+    """The store, open for reading. Raises BadInput or Unavailable."""
+    # Imported here: a command that fails before it reads does not load the driver.
+    from store.opening import open_for_reading
+
+    with open_for_reading(in_force(store, config_file).settings.store) as connection:
+        yield connection
+
+
+def write_line(value: object) -> None:
+    """One JSON object to stdout."""
+    sys.stdout.write(line(value) + "\n")

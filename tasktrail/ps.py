@@ -1,0 +1,66 @@
+"""``tasktrail ps``: living processes with their chains."""
+
+import time
+from collections.abc import Iterator
+
+import click
+
+from queries.completeness import state
+from queries.history import History, label
+from queries.living import fetch_living
+from queries.quoting import CUT, quote_name
+from queries.records import history_object
+from queries.rows import Chained
+from queries.times import show_clock
+from tasktrail import terminal
+from tasktrail.options import EXIT_CODES, json_option, reading, store_options, write_line
+from tasktrail.terminal import Column
+
+COLUMNS = (Column("PID", right=True), Column("USER"), Column("SINCE"), Column("CHAIN", elastic=True))
+USER_COLUMNS = 12
+
+
+@click.command(epilog=EXIT_CODES)
+@click.option("--host", default="", metavar="NAME", help="Only of this host.")
+@click.option("--full", is_flag=True, help="Whole chains, however long.")
+@json_option
+@store_options
+def ps(host: str, full: bool, as_json: bool, store: str | None, config_file: str | None) -> None:
+    """Show living processes, each with the chain of processes that led to it.
+
+    Living means: no end was recorded, as of the newest rows in the store. Chains that do not fit lose elements in their middle, shown as an
+    ellipsis. A ? behind the pid marks a chain that is not complete; `tasktrail history` says why.
+
+    \b
+    Examples:
+      tasktrail ps
+      tasktrail ps --full | less -S
+      tasktrail ps --json | jq -r 'select(.image.uid == 0) | .history'
+    """
+    with reading(store, config_file) as source:
+        found = fetch_living(source, host)
+        if as_json or not (terminal.on_terminal() or full):
+            for one in found:
+                write_line(history_object(one))
+            return
+        rows = list(found)
+    terminal.table(COLUMNS, _rows(rows, full))
+    not_complete = sum(state(one.image, one) != "complete" for one in rows)
+    terminal.say(f"{len(rows)} living, {not_complete} of them with a chain that is not complete", dim=True)
+
+
+def _rows(rows: list[History[Chained]], full: bool) -> Iterator[tuple[str, str, str, str]]:
+    """The table's cells."""
+    now_ns = time.time_ns()
+    several = len({one.image.host for one in rows}) > 1
+    cells = []
+    for one in rows:
+        image = one.image
+        mark = "" if state(image, one) == "complete" else "?"
+        pid = f"{quote_name(image.host) + ':' if several else ''}{image.tgid}{mark}"
+        user = quote_name(image.user) if image.user else str(image.uid)
+        cells.append((pid, user[:USER_COLUMNS], show_clock(image.start, now_ns), [label(step.tgid, step.comm) for step in one.steps]))
+    taken = sum(max([len(head), *(len(cell[at]) for cell in cells)]) + 2 for at, head in enumerate(("PID", "USER", "SINCE")))
+    room = 1 << 30 if full else max(20, terminal.width() - taken)
+    for pid, user, since, elements in cells:
+        yield pid, user, since, terminal.fit_chain(elements, room, CUT)
