@@ -104,33 +104,51 @@ def load(pin_dir: Path = pins.DIRECTORY, settings: Settings = Settings()) -> Loa
 
 def _clear_unfinished(pin_dir: Path) -> int:
     """Removes what a loader left that ended in the middle. Raises Unavailable when there are pins of somebody else."""
+    version = _layout_version(pin_dir)
     there = pins.present(pin_dir)
-    ours = set(pins.ALL) | {pins.NEW + name for name in pins.ALL}
-    if strange := sorted(there - ours):
-        raise pins.foreign(pin_dir, strange[0])
+    if version is None:
+        return 0
+    if version not in (0, pins.LAYOUT_VERSION):
+        pins.open_meta(pin_dir)
     for name in there:
         if name.startswith(pins.NEW):
             (pin_dir / name).unlink()
+    if version:
+        meta = pins.Meta(pins.open_object(pin_dir, pins.META))
+        ready = meta.read(Field.READY)
+        os.close(meta.fd)
+        if ready:
+            return 0
     there = pins.present(pin_dir)
-    if pins.META not in there:
-        if there:
-            raise pins.foreign(pin_dir, sorted(there)[0])
-        return 0
-    meta = _signed_meta(pin_dir)
-    if meta is not None and meta.read(Field.READY):
-        return 0
-    for name in sorted(there, key=lambda name: name == pins.META):  # meta last: as long as it is there, the rest is known to be ours
-        (pin_dir / name).unlink()
+    _remove(pin_dir, there)
     return len(there)
 
 
-def _signed_meta(pin_dir: Path) -> pins.Meta | None:
-    """The meta array, None if the loader that pinned it ended before it signed it."""
-    meta = pins.Meta(pins.open_object(pin_dir, pins.META))
-    info = syscall.map_info(meta.fd)
-    if (info.kind, info.value_bytes, info.entries) == (syscall.ARRAY, 8, pins.META_ENTRIES) and not meta.read(Field.LAYOUT):
+def _layout_version(pin_dir: Path) -> int | None:
+    """Of the recorder in the directory: None if there is none, 0 if its load ended at once.
+
+    Raises Unavailable when the directory holds something else.
+    """
+    there = pins.present(pin_dir)
+    if not there:
         return None
-    return pins.check_array(meta.fd, pin_dir)
+    if pins.META not in there:
+        raise pins.foreign(pin_dir, min(there))
+    fd = pins.open_object(pin_dir, pins.META)
+    try:
+        version = pins.check_signature(fd, pin_dir)
+    finally:
+        os.close(fd)
+    ours = set(pins.ALL) | {pins.NEW + name for name in pins.ALL}
+    if version in (0, pins.LAYOUT_VERSION) and (strange := sorted(there - ours)):
+        raise pins.foreign(pin_dir, strange[0])
+    return version
+
+
+def _remove(pin_dir: Path, names: set[str]) -> None:
+    """Removes pins, meta last: as long as it is there, the rest is known to be ours."""
+    for name in sorted(names, key=lambda name: name == pins.META):
+        (pin_dir / name).unlink(missing_ok=True)
 
 
 def _create_maps(settings: source.Settings) -> dict[str, int]:
@@ -290,18 +308,12 @@ def unload(pin_dir: Path = pins.DIRECTORY, spool: Path = snapshot.SPOOL) -> Unlo
     """
     prerequisites.check_rights()
     with locks.lock_loader(pin_dir, spool.parent):
-        there = pins.present(pin_dir)
-        if not there:
+        if _layout_version(pin_dir) is None:
             raise Unavailable(f"no recorder in {pin_dir}", "there is nothing to unload")
-        if pins.META in there:
-            pins.Meta(pins.open_object(pin_dir, pins.META))
-        ours = set(pins.ALL) | {pins.NEW + name for name in pins.ALL}
-        if strange := sorted(there - ours):
-            raise pins.foreign(pin_dir, strange[0])
+        there = pins.present(pin_dir)
         with locks.lock_reader(pin_dir, spool.parent):
             unread = _unread(pin_dir, spool)
-            for name in sorted(there, key=lambda name: name == pins.META):
-                (pin_dir / name).unlink(missing_ok=True)
+            _remove(pin_dir, there)
             pin_dir.rmdir()
         return Unloaded(len(there), unread)
 

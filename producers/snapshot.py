@@ -23,6 +23,11 @@ SPOOL = locks.RUN_DIRECTORY / "snapshots"
 _READ_BYTES = 1 << 20
 ONCE = struct.Struct("<QQQQI4x")
 """Value of the once map: start_ns, creator_start_ns, creator_exec_id, exec_id, creator_tgid (task.bpf.c, struct once)."""
+_MEMORY = struct.Struct("<I")
+"""Low half of the address of the arguments, which the iterator puts at the end of SEEN's fixed part: with addresses randomized it tells
+one image's memory from the next one's."""
+_STAT_START, _STAT_ARG_START = 22 - 3, 48 - 3
+"""Positions in /proc/PID/stat after the comm, proc(5)."""
 _SEEN_FLAGS_AT = struct.calcsize("<BBH")
 _SEEN_ARGC_AT = struct.calcsize(events.HEAD.format + "4Q15I")
 _SEEN_ARGV_SIZE_AT = struct.calcsize(events.HEAD.format + "4Q17I4x16s")
@@ -117,22 +122,23 @@ def _seen_records(source: Source) -> Iterator[bytes]:
 
 
 def _with_argv(record: bytes, source: Source) -> bytes:
-    """The record with what /proc/PID/cmdline says, if it is still about the same image when that has been read."""
+    """The record with what /proc/PID/cmdline says, if it was still about the same image when that had been read."""
     _, _, _, flags, _, tgid, _, start_ns, exec_id, _ = events.HEAD.unpack_from(record)
     if flags & (events.Flag.KTHREAD | events.Flag.ENDED):
-        return record
+        return patched(record, flags, 0, b"")
     if not source.argv_bytes:
         return patched(record, flags | events.Flag.ARGV_MASKED, 0, b"")
+    (memory,) = _MEMORY.unpack_from(record, events.SEEN.size - _MEMORY.size)
     try:
-        with open(f"/proc/{tgid}/cmdline", "rb", buffering=0) as file:
-            argv = file.readall()
-        with open(f"/proc/{tgid}/stat", "rb", buffering=0) as file:
-            started = int(file.readall().rsplit(b")", 1)[1].split()[19])
+        argv = _read(f"/proc/{tgid}/cmdline")
+        stat = _read(f"/proc/{tgid}/stat").rsplit(b")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):
         return patched(record, flags | events.Flag.ARGV_FAULT, 0, b"")
+    started, memory_now = int(stat[_STAT_START]), int(stat[_STAT_ARG_START]) & 0xFFFFFFFF
     entry = syscall.lookup(source.once, struct.pack("<I", tgid), ONCE.size)
     known = ONCE.unpack(entry) if entry else None
-    if started != start_ns // TICK_NS or (known and (known[0], known[3]) != (start_ns, exec_id)):
+    same = started == start_ns // TICK_NS and memory_now == memory and (not known or (known[0], known[3]) == (start_ns, exec_id))
+    if not same:
         return patched(record, flags | events.Flag.ARGV_FAULT, 0, b"")
     flags |= events.Flag.ARGV_FROM_PROC
     argc = len(events.argv_of(argv))
@@ -142,12 +148,18 @@ def _with_argv(record: bytes, source: Source) -> bytes:
     return patched(record, flags, argc, argv)
 
 
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.readall()
+
+
 def patched(record: bytes, flags: int, argc: int, argv: bytes) -> bytes:
-    """The record, which came without arguments, with these."""
+    """The record as it came from the kernel, without arguments, with these; and with zeros where it says which memory it is about."""
     fixed = bytearray(record[: events.SEEN.size])
     struct.pack_into("<I", fixed, _SEEN_FLAGS_AT, flags)
     struct.pack_into("<I", fixed, _SEEN_ARGC_AT, argc)
     struct.pack_into("<H", fixed, _SEEN_ARGV_SIZE_AT, len(argv))
+    _MEMORY.pack_into(fixed, events.SEEN.size - _MEMORY.size, 0)
     return bytes(fixed) + argv + record[events.SEEN.size :]
 
 

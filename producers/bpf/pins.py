@@ -68,19 +68,18 @@ class Meta:
         self.write(Field.LAYOUT, _MAGIC | LAYOUT_VERSION)
 
 
-def check_array(fd: int, pin_dir: Path) -> Meta:
-    """The array behind ``fd`` as ours. Raises Unavailable when it is foreign or of another layout version."""
+def check_signature(fd: int, pin_dir: Path) -> int:
+    """Layout version of the meta array behind ``fd``; 0 if the loader that pinned it ended before it signed it.
+
+    Raises Unavailable when it is not ours.
+    """
     info = syscall.map_info(fd)
     if (info.kind, info.value_bytes, info.entries) != (syscall.ARRAY, 8, META_ENTRIES):
         raise foreign(pin_dir, META)
-    meta = Meta(fd)
-    layout = meta.read(Field.LAYOUT)
-    if layout & ~0xFFFFFFFF != _MAGIC:
+    layout = Meta(fd).read(Field.LAYOUT)
+    if layout and layout & ~0xFFFFFFFF != _MAGIC:
         raise foreign(pin_dir, META)
-    if layout != _MAGIC | LAYOUT_VERSION:
-        problem = f"{pin_dir} holds a recorder of layout version {layout & 0xFFFFFFFF}, this program knows version {LAYOUT_VERSION}"
-        raise Unavailable(problem, "let the reader catch up, then run `tasktrail record unload` and `tasktrail record load`")
-    return meta
+    return layout & 0xFFFFFFFF
 
 
 def open_meta(pin_dir: Path) -> Meta:
@@ -88,8 +87,13 @@ def open_meta(pin_dir: Path) -> Meta:
 
     Raises Unavailable when there is none, or none that this program understands.
     """
-    meta = check_array(open_object(pin_dir, META), pin_dir)
-    if not meta.read(Field.READY):
+    fd = open_object(pin_dir, META)
+    version = check_signature(fd, pin_dir)
+    if version not in (0, LAYOUT_VERSION):
+        problem = f"{pin_dir} holds a recorder of layout version {version}, this program knows version {LAYOUT_VERSION}"
+        raise Unavailable(problem, "let the reader catch up, then run `tasktrail record unload` and `tasktrail record load`")
+    meta = Meta(fd)
+    if not version or not meta.read(Field.READY):
         raise Unavailable(f"the load of the recorder in {pin_dir} was not finished", _CURE_LOAD)
     return meta
 

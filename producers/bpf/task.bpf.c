@@ -119,7 +119,7 @@ _Static_assert(sizeof(struct seen_work) == SEEN_WORK_BYTES, "SEEN_WORK_BYTES is 
 INLINE void count(u32 which) {
     u64 *counter = LOOKUP(COUNTERS_FD, which);
     if (counter)
-        *counter += 1;
+        __sync_fetch_and_add(counter, 1);
 }
 
 // A fork, exec or exit that found no room: the next record of any kind carries the total.
@@ -788,7 +788,7 @@ int bpf_iter__task(void *ctx) {
     read_parent(task, &image->real_parent_tgid, &image->real_parent_start_ns);
     READ(space->record.live_threads, signal, OFFSET(signal_struct, live.counter));
     space->record.status = 0;
-    space->record.zero = 0;
+    space->record.zero = begin;  // tells the reader of /proc whether it is still the same memory; it does not pass it on
     if (!space->record.live_threads) {
         image->head.flags |= FLAG_ENDED;
         space->record.status = read_status(task, signal);
@@ -798,7 +798,7 @@ int bpf_iter__task(void *ctx) {
     fill_creator(&space->record);
 
     // The other task went on meanwhile. If it was or is inside execve, or gave its memory or directories up, what was read may be of two
-    // images or of freed memory: then the paths stay unknown.
+    // images or of freed memory: then that stays unknown.
     READ(mm_after, thread, OFFSET(task_struct, mm));
     READ(fs_after, thread, OFFSET(task_struct, fs));
     if (busy || fs != fs_after || (mm && mm != mm_after) || read_bit(thread, BITFIELD(task_struct, in_execve))) {
@@ -807,6 +807,7 @@ int bpf_iter__task(void *ctx) {
         image->exe_dev = image->exe_generation = 0;
         image->head.flags &= FLAG_KTHREAD | FLAG_ENDED | FLAG_SUBREAPER | FLAG_CREATOR_KNOWN;
         image->head.flags |= FLAG_EXE_CUT | FLAG_CWD_CUT;
+        __builtin_memset(image->comm, 0, sizeof(image->comm));
         off = 0;
     }
     WASH(off);
