@@ -1,14 +1,16 @@
 """Numbers that C and Python must agree on: record layouts, and every kernel offset in the code that is generated."""
 
+import ctypes
 import re
 import struct
 import subprocess
 from pathlib import Path
 
 import pytest
+from kernel_tools import Live
 
 from producers import snapshot
-from producers.bpf import btf, source
+from producers.bpf import btf, pins, source, syscall
 from schemas import events
 
 _STRUCTS = {
@@ -123,3 +125,27 @@ def test_a_kernel_that_lacks_something_is_told_so() -> None:
     types = btf.Btf.of_kernel()
     with pytest.raises(source.Unavailable, match=r"lacks struct nothing, task_struct\.no_such_member"):
         source.fill("OFFSET(task_struct, no_such_member) SIZEOF(nothing)", types)
+
+
+def instructions_of(program_fd: int) -> list[tuple[int, int]]:
+    """Opcode and immediate of each instruction of a loaded program, after the verifier."""
+    size = struct.unpack_from("<I", syscall._info(program_fd, 232), 20)[0]
+    code = ctypes.create_string_buffer(size)
+    info = ctypes.create_string_buffer(struct.pack("<20xI8xQ", size, ctypes.addressof(code)), 232)
+    syscall._bpf(15, struct.pack("<IIQ", program_fd, len(info), ctypes.addressof(info)))
+    return [struct.unpack_from("<B3xi", code, at) for at in range(0, size, 8)]
+
+
+def test_the_kernel_runs_with_the_offsets_of_its_btf(live: Live) -> None:
+    """What was really loaded: each offset that the source names is an immediate of some addition there."""
+    add_immediate = {0x07, 0x04, 0xBF, 0xB7}
+    programs = [syscall.open_program(syscall.link_info(live.recorder._fds[name]).program_id) for name in (*pins.LINKS.values(), pins.SEEN)]
+    added = {abs(immediate) for fd in programs for opcode, immediate in instructions_of(fd) if opcode in add_immediate}
+    types = btf.Btf.of_kernel()
+    asked = set(re.findall(r"OFFSET\((\w+), ([\w.]+)\)", source.TEXT.read_text()))
+    members = {member: types.member(*member) for member in asked}
+    thread_node = members["task_struct", "thread_node"]
+    assert thread_node
+    added |= {immediate + thread_node.bit // 8 for immediate in added}  # going from a list entry to its thread is folded into what follows
+    missing = {member for member, found in members.items() if found and found.bit and found.bit // 8 not in added}
+    assert missing <= {("pid", "numbers"), ("upid", "ns"), ("signal_struct", "live.counter")}, missing
