@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from struct import pack_into
 
 from schemas.batch import Batch, BatchKind, frame
@@ -112,9 +113,8 @@ def cut_nowhere(log: Log) -> list[list[int]]:
     """Batches as long as they can be: the join keeps no more than a few snapshots that wait for their marks."""
     out: list[list[int]] = []
     for _, placed in log.rings:
-        begins = [
-            n for n, one in enumerate(placed) if isinstance(one.entry.record, MarkRecord) and one.entry.record.mark == Mark.SNAPSHOT_BEGIN
-        ]
+        marks = [(n, one.entry.record) for n, one in enumerate(placed) if isinstance(one.entry.record, MarkRecord)]
+        begins = [n for n, record in marks if record.mark == Mark.SNAPSHOT_BEGIN]
         out.append(sorted({0, len(placed), *begins[3::3]}))
     return out
 
@@ -128,13 +128,14 @@ def batches(log: Log, cuts: list[list[int]], rng: random.Random) -> list[list[Ba
     """For each events batch of each ring: the snapshots that belong before it, then itself. Header ticks differ with ``rng``."""
     out: list[list[Batch]] = []
     for (ring, placed), points in zip(log.rings, cuts, strict=True):
-        for start, end in zip(points, points[1:], strict=False):
+        for start, end in pairwise(points):
             group: list[Batch] = []
             for one in placed[start:end]:
                 record, snapshot = one.entry.record, one.entry.snapshot
-                if isinstance(record, MarkRecord) and record.mark == Mark.SNAPSHOT_BEGIN and snapshot and snapshot.end:
-                    if snapshot.snapshot_id not in log.no_snapshot:
-                        group.append(snapshot_batch(log, snapshot, one))
+                if snapshot is None or snapshot.end is None or snapshot.snapshot_id in log.no_snapshot:
+                    continue
+                if isinstance(record, MarkRecord) and record.mark == Mark.SNAPSHOT_BEGIN:
+                    group.append(snapshot_batch(log, snapshot, one))
             group.append(events_batch(log, ring, placed, start, end, rng))
             out.append(group)
     return out
@@ -217,7 +218,7 @@ def repeat(groups: list[list[Batch]], rng: random.Random) -> list[Batch]:
     for group in groups:
         out += group
         sent += group
-        while rng.random() < 0.4:
+        while sent and rng.random() < 0.4:
             out.append(rng.choice(sent[-6:]))
         if len(sent) > 1 and rng.random() < 0.3:
             first, second = sent[-2:]

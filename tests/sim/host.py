@@ -62,7 +62,7 @@ class Snapshot:
 
 @dataclass(slots=True, eq=False)
 class Image:
-    """One program image. ``program`` is the EXEC whose program it runs (a fork runs its creator's); ``entry`` its own record's if recorded."""
+    """One program image. ``program`` is the EXEC whose program it runs (a fork runs its creator's); ``entry`` is of its own record."""
 
     process: "Process"
     exec_id: int
@@ -238,7 +238,7 @@ class Host:
         kthread: bool = False,
         defer: bool = False,
     ) -> tuple[Process, Callable[[], None]]:
-        """``creator`` makes a process. With ``defer`` the record comes only when the returned function is called (a snapshot can be first)."""
+        """``creator`` makes a process. With ``defer`` its record comes when the returned function is called (a snapshot can be first)."""
         tgid = self.new_pid(reuse)
         self.t += 2
         start_ns = self.t - 1
