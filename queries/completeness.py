@@ -33,8 +33,6 @@ def state(image: Chain, history: History[Any] | None = None) -> str:
     if image.chain_lost:
         when = f" between {show_time(image.lost_from)} and {show_time(image.lost_to)}" if image.lost_from or image.lost_to else ""
         parts.append(f"records were lost{when}")
-    if image.chain_before:
-        parts.append("it begins before the recorder: the first links are the kernel's parents then")
     if image.chain_cut:
         parts.append("the kept chain lacks its oldest programs")
     if history is not None:
@@ -46,6 +44,15 @@ def state(image: Chain, history: History[Any] | None = None) -> str:
             parts.append(f"{told} only known from the kept chain, processes that just forked are left out there")
         if not history.whole:
             parts.append("the root is not reached")
-    if parts:
-        return "; ".join(parts)
-    return "complete" if image.chain_complete else "not proven to be complete"
+    if image.chain_before:
+        parts.append("the first links are older than the recorder: they are the kernel's parents then")
+    if is_complete(image, history):
+        return "; ".join(["complete", *parts])
+    return "not complete: " + ("; ".join(parts) or "its exec ids leave a hole")
+
+
+def is_complete(image: Chain, history: History[Any] | None = None) -> bool:
+    """No program is missing, and no process on the way."""
+    if history is None:
+        return bool(image.chain_complete)
+    return bool(image.chain_complete) and history.whole and all(step.origin is Origin.ROW for step in history.steps)

@@ -48,3 +48,16 @@ def ending(image: Ended) -> str:
             return "ended unseen: two snapshots did not find it"
         case _:
             return "ended by a reboot"
+
+
+def short_ending(image: Ended) -> str:
+    """One or two words of it, for a column."""
+    match image.end_kind:
+        case EndKind.LIVING:
+            return "living"
+        case EndKind.EXIT if image.exit_signal:
+            return signal_name(image.exit_signal)
+        case EndKind.EXIT:
+            return f"exit {image.exit_code}"
+        case _:
+            return EndKind(image.end_kind).name.lower()

@@ -25,6 +25,7 @@ _BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0")
 
 _NAME = re.compile(r"(?! )[^()<>'\"`$\\;|&*?\[\]{}=,…\t\n\r\v\f\x00-\x1f\x7f]*(?<! )")
 _ARGUMENT = re.compile(r"[^\x00-\x20\x7f()<>'\"`$\\;|&*?\[\]{}!#~^]*")
+_TEXT = re.compile(r"(?!'|\$'| )[^\x00-\x1f\x7f]*(?<! )")
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-f]{2})|(['\\]))")
 
 UNKNOWN = "?"
@@ -79,13 +80,18 @@ def quote_argument(argument: bytes) -> str:
     return _quoted(argument, _ARGUMENT)
 
 
+def quote_text(data: bytes) -> str:
+    """Any text for a place of its own, such as a cell of a table: brackets and spaces have no meaning there and stay."""
+    return _quoted(data, _TEXT)
+
+
 def command_line(argv: tuple[bytes, ...]) -> str:
     """Arguments as one line that a shell would take apart into the same arguments."""
     return " ".join(map(quote_argument, argv))
 
 
 def unquote(shown: str) -> bytes:
-    """The bytes that quote_name or quote_argument was given. Raises ValueError for what neither gives out."""
+    """The bytes that quote_name, quote_argument or quote_text was given. Raises ValueError for what neither gives out."""
     if shown.startswith("$'") and shown.endswith("'") and len(shown) >= 3:
         inner = shown[2:-1].encode("utf-8")
         data = _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else found[2], inner)
@@ -93,6 +99,6 @@ def unquote(shown: str) -> bytes:
         data = shown[1:-1].encode("utf-8")
     else:
         data = shown.encode("utf-8")
-    if shown not in (quote_name(data), quote_argument(data)):
+    if shown not in (quote_name(data), quote_argument(data), quote_text(data)):
         raise ValueError(f"not a quoted name: {shown!r}")
     return data

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
 
-from queries.completeness import Chain, state
+from queries.completeness import Chain, is_complete, state
 from queries.history import History, Origin, Step, readable
 from queries.jsonlines import as_object
 from queries.rows import fields_of
@@ -23,10 +23,15 @@ def _value(name: str, value: Any) -> object:
         return [kinds(one).name.lower() for one in value] if isinstance(value, tuple) else kinds(value).name.lower()
     kind = _TYPES.get(name, "")
     if "DateTime64" in kind:
-        return [iso_time(one) for one in value] if isinstance(value, tuple) else iso_time(value)
+        return [_time(one) for one in value] if isinstance(value, tuple) else _time(value)
     if kind.startswith("DateTime"):
         return iso_time(value * 1_000_000_000)[:19] + "Z"
     return bool(value) if kind == "Bool" else value
+
+
+def _time(time_ns: int) -> str | None:
+    """ISO 8601; null for the epoch, which stands for a time that is not known."""
+    return iso_time(time_ns) if time_ns else None
 
 
 def columns_of(row: Any) -> Iterator[tuple[str, object]]:
@@ -48,7 +53,7 @@ def step_object(step: Step) -> dict[str, object]:
         [
             ("tgid", step.tgid or None),
             ("comm", step.comm),
-            ("begin", iso_time(step.begin_ns) if step.begin_ns else None),
+            ("begin", _time(step.begin_ns)),
             ("task_id", None if step.task_id == NIL else step.task_id),
             ("exec_id", None if step.exec_id < 0 else step.exec_id),
             ("known_from", step.origin.value),
@@ -58,14 +63,13 @@ def step_object(step: Step) -> dict[str, object]:
 
 def completeness_object(image: Chain, history: History[Any] | None = None) -> dict[str, object]:
     """How complete the history is: the row's flags, the loss that touches it, and what the store no longer has."""
-    touched = bool(image.lost_from or image.lost_to)
     result: dict[str, object] = {
-        "complete": bool(image.chain_complete) and (history is None or not history.fallback),
+        "complete": is_complete(image, history),
         "before_recorder": bool(image.chain_before),
         "cut": bool(image.chain_cut),
         "lost": bool(image.chain_lost),
-        "lost_from": iso_time(image.lost_from) if touched else None,
-        "lost_to": iso_time(image.lost_to) if touched else None,
+        "lost_from": _time(image.lost_from),
+        "lost_to": _time(image.lost_to),
     }
     if history is not None:
         result["steps_from_chain"] = history.fallback

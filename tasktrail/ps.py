@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import click
 
-from queries.completeness import state
+from queries.completeness import is_complete
 from queries.history import History, label
 from queries.living import fetch_living
 from queries.quoting import CUT, quote_name
@@ -45,7 +45,7 @@ def ps(host: str, full: bool, as_json: bool, store: str | None, config_file: str
             return
         rows = list(found)
     terminal.table(COLUMNS, _rows(rows, full))
-    not_complete = sum(state(one.image, one) != "complete" for one in rows)
+    not_complete = sum(not is_complete(one.image, one) for one in rows)
     terminal.say(f"{len(rows)} living, {not_complete} of them with a chain that is not complete", dim=True)
 
 
@@ -56,7 +56,7 @@ def _rows(rows: list[History[Chained]], full: bool) -> Iterator[tuple[str, str, 
     cells = []
     for one in rows:
         image = one.image
-        mark = "" if state(image, one) == "complete" else "?"
+        mark = "" if is_complete(image, one) else "?"
         pid = f"{quote_name(image.host) + ':' if several else ''}{image.tgid}{mark}"
         user = quote_name(image.user) if image.user else str(image.uid)
         cells.append((pid, user[:USER_COLUMNS], show_clock(image.start, now_ns), [label(step.tgid, step.comm) for step in one.steps]))

@@ -5,7 +5,7 @@ Everything shown is text that was quoted before (queries.quoting); nothing in it
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -15,6 +15,12 @@ from rich.tree import Tree
 
 WIDTH_PIPED = 1 << 16
 """Columns of what is no terminal: nothing is cut there."""
+
+
+FIXED_MAX = 22
+"""Widest that a column beside an elastic one gets."""
+ELASTIC_MIN = 10
+GAP = 2
 
 
 class Column(NamedTuple):
@@ -53,19 +59,20 @@ def say(line: str, dim: bool = False, out: Console | None = None) -> None:
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], out: Console | None = None) -> None:
-    """A table within the terminal's width; what does not fit an elastic column ends in an ellipsis."""
+    """A table within the terminal's width; what does not fit ends in an ellipsis. An elastic column gets what the others leave."""
     out = out or console()
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=True, header_style="bold")
-    for column in columns:
-        made.add_column(
-            Text(column.head),
-            justify="right" if column.right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            ratio=1 if column.elastic else None,
-        )
-    for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
+    cells = [[Text(cell, no_wrap=True, overflow="ellipsis") for cell in row] for row in rows]
+    needs = [max([cell_len(column.head), *(row[at].cell_len for row in cells)]) for at, column in enumerate(columns)]
+    fixed = [min(need, FIXED_MAX) for need, column in zip(needs, columns, strict=True) if not column.elastic]
+    room = max(ELASTIC_MIN, out.width - sum(fixed) - GAP * (len(columns) - 1))
+    elastic = any(column.elastic for column in columns)
+    made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=True, header_style="bold")
+    for column, need in zip(columns, needs, strict=True):
+        width = min(need, room if column.elastic else FIXED_MAX) if elastic else None
+        justify: Literal["right", "left"] = "right" if column.right else "left"
+        made.add_column(Text(column.head), justify=justify, no_wrap=True, overflow="ellipsis", width=width)
+    for row in cells:
+        made.add_row(*row)
     out.print(made)
 
 

@@ -1,0 +1,44 @@
+"""``tasktrail config``: what is set, and where."""
+
+import click
+
+from queries.quoting import quote_text
+from tasktrail import terminal
+from tasktrail.options import in_force, json_option, store_options, write_line
+from tasktrail.settings import NAMES
+from tasktrail.terminal import Column
+
+
+@click.command()
+@json_option
+@store_options
+def config(as_json: bool, store: str | None, config_file: str | None) -> None:
+    """Show the settings in force, and where each value comes from.
+
+    Defaults, then /etc/tasktrail/tasktrail.toml, then the environment (TASKTRAIL_ and the name in capitals), then flags. The file holds
+    lines such as
+
+    \b
+      store = "/srv/tasktrail"
+      retention_days = 30
+      ring_bytes = "64MiB"
+
+    \b
+    Examples:
+      tasktrail config
+      TASKTRAIL_RETENTION_DAYS=30 tasktrail config
+      tasktrail config --json | jq -r 'select(.from != "default")'
+
+    \b
+    Exit codes:
+      0  done
+      2  a setting is not known or does not fit
+    """
+    found = in_force(store, config_file)
+    rows = [(name, getattr(found.settings, name), found.origins[name]) for name in NAMES]
+    if as_json or not terminal.on_terminal():
+        for name, value, origin in rows:
+            write_line({"setting": name, "value": value, "from": origin})
+        return
+    cells = ((name, quote_text(str(value).encode("utf-8", "surrogateescape")), origin) for name, value, origin in rows)
+    terminal.table((Column("SETTING"), Column("VALUE"), Column("FROM")), cells)

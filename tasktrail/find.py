@@ -1,0 +1,91 @@
+"""``tasktrail find``: look for images by any column."""
+
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import click
+
+from queries import find as finding
+from queries.endings import short_ending
+from queries.history import label
+from queries.quoting import command_line, quote_name
+from queries.records import row_object
+from queries.rows import Brief
+from queries.times import Moment, show_clock
+from schemas.rows import ImageKind, ImageRow
+from tasktrail import terminal
+from tasktrail.filters import conditions, filter_options, take
+from tasktrail.options import EXIT_CODES, Time, json_option, reading, store_options, write_line
+from tasktrail.terminal import Column
+
+KINDS = [kind.name.lower() for kind in ImageKind]
+COLUMNS = (Column("BEGAN"), Column("USER"), Column("PROCESS"), Column("COMMAND", elastic=True), Column("ENDED"))
+ROWS_AT_ONCE = 1000
+"""Rows of one table; more make further tables, so that a long answer can be read while it comes."""
+
+
+@click.command(epilog=EXIT_CODES)
+@filter_options
+@click.option("--since", type=Time(), metavar="TIME", help="Began at or after it: 2h, 10:32, 2026-11-25, 2026-11-25T10:32:05.")
+@click.option("--until", type=Time(), metavar="TIME", help="Began before it.")
+@click.option(
+    "--kind", type=click.Choice([*KINDS, "any"]), multiple=True, help="How it is known; several may be given.  [default: all but fork]"
+)
+@click.option("--living", is_flag=True, help="Only what had not ended.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Only the newest N.")
+@json_option
+@store_options
+def find(
+    since: Moment | None,
+    until: Moment | None,
+    kind: tuple[str, ...],
+    living: bool,
+    limit: int | None,
+    as_json: bool,
+    store: str | None,
+    config_file: str | None,
+    **filters: Any,
+) -> None:
+    """Look for images (programs that processes ran) by any column; all conditions must hold. Oldest first.
+
+    A GLOB is a whole text with * for anything, ? for one byte and [...] for a set. In a pipe every image is a JSON object with all its
+    columns; bytes that are not UTF-8 follow exactly in a field named ..._hex. `tasktrail sql 'DESCRIBE images'` lists the columns.
+
+    \b
+    Examples:
+      tasktrail find --exe '*/curl' --under sshd --since 2h
+      tasktrail find --user www-data --comm sh --living
+      tasktrail find --arg '*.example.com*' --json | jq -r .cwd
+      tasktrail find --where exit_signal=11 --where 'duration<1000000000' --limit 20
+      tasktrail find --under 812 --where 'max_rss_kib>1000000'
+    """
+    with reading(store, config_file) as source:
+        wanted = conditions(source, take(filters))
+        wanted += finding.began(since.begin_ns if since else None, until.begin_ns if until else None)
+        if "any" not in kind:
+            wanted.append(finding.kinds(kind or [name for name in KINDS if name != "fork"]))
+        if living:
+            wanted.append(finding.living())
+        if as_json or not terminal.on_terminal():
+            for row in finding.find(source, ImageRow, wanted, limit):
+                write_line(row_object(row))
+            return
+        found = finding.find(source, Brief, wanted, limit)
+        number = 0
+        while rows := list(islice(found, ROWS_AT_ONCE)):
+            number += len(rows)
+            terminal.table(COLUMNS, cells(rows))
+    terminal.say("nothing fits" if not number else f"{number} found", dim=True)
+
+
+def cells(rows: Sequence[Brief]) -> Iterator[tuple[str, str, str, str, str]]:
+    """The table's cells."""
+    now_ns = time.time_ns()
+    several = len({row.host for row in rows}) > 1
+    for row in rows:
+        name = label(row.tgid, row.comm if row.kind != ImageKind.UNKNOWN or row.comm else None)
+        host = f"{quote_name(row.host)}:" if several else ""
+        user = quote_name(row.user) if row.user else str(row.uid)
+        yield show_clock(row.begin, now_ns), user, host + name, command_line(row.argv), short_ending(row)
