@@ -56,7 +56,9 @@ class Flag(IntFlag):
     ARGV_SHORT = 1 << 2
     """argv was cut short because the ring was more than half full"""
     FILENAME_CUT = 1 << 3
+    """the path given to execve was longer than the limit"""
     EXE_CUT = 1 << 4
+    """the executable's path was deeper or longer than the limit: its first levels are missing"""
     EXE_DELETED = 1 << 5
     """the executable's directory entry is gone (/proc/PID/exe ends in " (deleted)")"""
     EXE_PSEUDO = 1 << 6
@@ -64,9 +66,13 @@ class Flag(IntFlag):
     EXE_DETACHED = 1 << 7
     """the executable's mount is no longer in a mount tree"""
     CWD_CUT = 1 << 8
+    """the working directory's path was deeper or longer than the limit: its first levels are missing"""
     CWD_DELETED = 1 << 9
+    """the working directory was removed"""
     CWD_PSEUDO = 1 << 10
+    """the working directory has no place in a file tree"""
     CWD_DETACHED = 1 << 11
+    """the working directory's mount is no longer in a mount tree"""
     CHROOT = 1 << 12
     """the process's root is not the top of its mount tree"""
     PATH_RACED = 1 << 13
