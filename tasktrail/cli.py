@@ -1,29 +1,41 @@
 """The command line: one file per command group, loaded only when it is called."""
 
 import importlib
+import os
+import signal
 import sys
+from typing import NamedTuple
 
 import click
 
 from schemas.errors import TasktrailError
 
+
+class Place(NamedTuple):
+    """Where a command is, and its line in --help (held here, so that --help loads no command)."""
+
+    module: str
+    name: str
+    says: str
+
+
 COMMANDS = {
-    "run": "tasktrail.run:run",
-    "record": "tasktrail.record:record",
-    "store": "tasktrail.store:store",
-    "decode": "tasktrail.decode:decode",
-    "history": "tasktrail.history:history",
-    "tree": "tasktrail.tree:tree",
-    "ps": "tasktrail.ps:ps",
-    "find": "tasktrail.find:find",
-    "watch": "tasktrail.watch:watch",
-    "sql": "tasktrail.sql:sql",
-    "status": "tasktrail.status:status",
-    "doctor": "tasktrail.doctor:doctor",
-    "config": "tasktrail.config:config",
-    "demo": "tasktrail.demo:demo",
+    "run": Place("tasktrail.run", "run", "Record this host and store it, until Ctrl-C or SIGTERM."),
+    "record": Place("tasktrail.record", "record", "The recorder in the kernel: load, status, unload, dump."),
+    "store": Place("tasktrail.store", "store", "Where the rows are: make it, get into it."),
+    "history": Place("tasktrail.history", "history", "How a process came to be."),
+    "tree": Place("tasktrail.tree", "tree", "Everything that a process ever started."),
+    "ps": Place("tasktrail.ps", "ps", "Living processes with their chains."),
+    "find": Place("tasktrail.find", "find", "Look for programs by any column."),
+    "watch": Place("tasktrail.watch", "watch", "Each exec as it happens."),
+    "sql": Place("tasktrail.sql", "sql", "Any question in SQL, read only."),
+    "status": Place("tasktrail.status", "status", "Whether this host is recorded, and at what cost."),
+    "doctor": Place("tasktrail.doctor", "doctor", "What is missing on this host, and how to mend it."),
+    "config": Place("tasktrail.config", "config", "The settings in force, and whence."),
+    "decode": Place("tasktrail.decode", "decode", "A recording as JSON lines."),
+    "demo": Place("tasktrail.demo", "demo", "All of it on a bundled recording; needs no root."),
 }
-"""Command → the module and the click command in it, in the order that --help shows."""
+"""The commands, in the order that --help shows."""
 
 
 class LazyGroup(click.Group):
@@ -35,31 +47,78 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, None if there is none."""
-        if cmd_name not in COMMANDS:
+        place = COMMANDS.get(cmd_name)
+        if place is None:
             return None
-        module, name = COMMANDS[cmd_name].split(":")
-        command = getattr(importlib.import_module(module), name)
+        command = getattr(importlib.import_module(place.module), place.name)
         assert isinstance(command, click.Command)
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in --help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, place.says) for name, place in COMMANDS.items()])
 
-@click.group(cls=LazyGroup)
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tasktrail")
 def cli() -> None:
-    """Where did this process come from, and what did it start?"""
+    """Where did this process come from, and what did it start?
+
+    \b
+    Examples:
+      sudo tasktrail doctor          what this host lacks for it
+      sudo tasktrail run             record and store this host
+      tasktrail history 4711         how process 4711 came to be
+      tasktrail tree sshd --dead     all that it ever started
+      tasktrail find --exe '*/curl' --since 2h
+
+    Answers go to stdout, remarks to stderr. In a pipe, answers are JSON, one object per line.
+
+    \b
+    Exit codes:
+      0    done
+      1    the command failed
+      2    bad input: nothing fits what was asked, an option or a setting is wrong
+      3    a file or a record could not be decoded
+      4    something that is needed is not there: recorder, store, privilege
+      130  ended by Ctrl-C
+      141  who read the output has gone
+    """
 
 
 def main() -> None:
     """Run the command line; a failure that a person can mend becomes one sentence and an exit code."""
+    sys.exit(run_command())
+
+
+def run_command(arguments: list[str] | None = None) -> int:
+    """The exit code of the command that the arguments (by default those of the process) name."""
     try:
-        cli(standalone_mode=False)
+        code = cli(arguments, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
     except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        return stop.exit_code
     except click.ClickException as bad:
         bad.show()
-        sys.exit(bad.exit_code)
-    except click.Abort:
-        sys.exit(130)
+        return bad.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Python would complain once more when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except TasktrailError as failure:
         click.echo(f"tasktrail: {failure}", err=True)
-        sys.exit(failure.exit_code)
+        return failure.exit_code
+    except ModuleNotFoundError as lacking:
+        package = (lacking.name or "").split(".")[0]
+        if package in PACKAGES:
+            click.echo(f"tasktrail: the package {package} is not installed; pip install 'tasktrail[{PACKAGES[package]}]'", err=True)
+            return TasktrailError.exit_code
+        raise
+
+
+PACKAGES = {"rich": "read", "clickhouse_driver": "read", "lz4": "read", "clickhouse_cityhash": "read", "chdb": "store"}
+"""Packages that a host may do without, and the extra that brings each."""

@@ -4,12 +4,21 @@ import click
 
 from queries.quoting import quote_text
 from tasktrail import terminal
-from tasktrail.options import in_force, json_option, store_options, write_line
+from tasktrail.options import closing, in_force, json_option, store_options, write_line
 from tasktrail.settings import NAMES
 from tasktrail.terminal import Column
 
+EXITS = {0: "done", 2: "a setting is not known or does not fit"}
 
-@click.command()
+
+@click.command(
+    epilog=closing(
+        "tasktrail config",
+        "TASKTRAIL_RETENTION_DAYS=30 tasktrail config",
+        "tasktrail config --json | jq -r 'select(.from != \"default\")'",
+        exits=EXITS,
+    )
+)
 @json_option
 @store_options
 def config(as_json: bool, store: str | None, config_file: str | None) -> None:
@@ -22,17 +31,6 @@ def config(as_json: bool, store: str | None, config_file: str | None) -> None:
       store = "/srv/tasktrail"
       retention_days = 30
       ring_bytes = "64MiB"
-
-    \b
-    Examples:
-      tasktrail config
-      TASKTRAIL_RETENTION_DAYS=30 tasktrail config
-      tasktrail config --json | jq -r 'select(.from != "default")'
-
-    \b
-    Exit codes:
-      0  done
-      2  a setting is not known or does not fit
     """
     found = in_force(store, config_file)
     rows = [(name, getattr(found.settings, name), found.origins[name]) for name in NAMES]

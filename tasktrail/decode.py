@@ -6,10 +6,19 @@ import click
 
 from queries import recordings
 from schemas.errors import DecodeError
-from tasktrail.options import write_line
+from tasktrail.options import closing, write_line
+
+EXITS = {0: "done", 2: "the file cannot be opened", 3: "something in it could not be read"}
 
 
-@click.command()
+@click.command(
+    epilog=closing(
+        "tasktrail record dump build.tt --seconds 60; tasktrail decode build.tt",
+        "tasktrail decode build.tt | jq -r 'select(.record == \"exec\") | .exe'",
+        "tasktrail decode build.tt --headers",
+        exits=EXITS,
+    )
+)
 @click.argument("file")
 @click.option("--headers", is_flag=True, help="Only the batches' headers.")
 def decode(file: str, headers: bool) -> None:
@@ -18,18 +27,6 @@ def decode(file: str, headers: bool) -> None:
     Values are those of the wire format, times CLOCK_BOOTTIME nanoseconds. Text that is not UTF-8 follows exactly in a field named ..._hex.
     A record that cannot be read becomes a line of its own; a file that ends within a batch ends the command with exit code 3 after all that
     is good was written.
-
-    \b
-    Examples:
-      tasktrail record dump build.tt --seconds 60; tasktrail decode build.tt
-      tasktrail decode build.tt | jq -r 'select(.record == "exec") | .exe'
-      tasktrail decode build.tt --headers
-
-    \b
-    Exit codes:
-      0  done
-      2  the file cannot be opened
-      3  something in it could not be read
     """
     with recordings.open_recording(file) if file != "-" else sys.stdin.buffer as source:
         bad = 0

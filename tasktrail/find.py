@@ -17,7 +17,7 @@ from queries.times import Moment, show_clock
 from schemas.rows import ImageKind, ImageRow
 from tasktrail import terminal
 from tasktrail.filters import conditions, filter_options, take
-from tasktrail.options import EXIT_CODES, Time, json_option, reading, store_options, write_line
+from tasktrail.options import Time, closing, json_option, reading, store_options, write_line
 from tasktrail.terminal import Column
 
 KINDS = [kind.name.lower() for kind in ImageKind]
@@ -26,7 +26,15 @@ ROWS_AT_ONCE = 1000
 """Rows of one table; more make further tables, so that a long answer can be read while it comes."""
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(
+    epilog=closing(
+        "tasktrail find --exe '*/curl' --under sshd --since 2h",
+        "tasktrail find --user www-data --comm sh --living",
+        "tasktrail find --arg '*.example.com*' --json | jq -r .cwd",
+        "tasktrail find --where exit_signal=11 --where 'duration<1000000000' --limit 20",
+        "tasktrail find --under 812 --where 'max_rss_kib>1000000'",
+    )
+)
 @filter_options
 @click.option("--since", type=Time(), metavar="TIME", help="Began at or after it: 2h, 10:32, 2026-11-25, 2026-11-25T10:32:05.")
 @click.option("--until", type=Time(), metavar="TIME", help="Began before it.")
@@ -52,14 +60,6 @@ def find(
 
     A GLOB is a whole text with * for anything, ? for one byte and [...] for a set. In a pipe every image is a JSON object with all its
     columns; bytes that are not UTF-8 follow exactly in a field named ..._hex. `tasktrail sql 'DESCRIBE images'` lists the columns.
-
-    \b
-    Examples:
-      tasktrail find --exe '*/curl' --under sshd --since 2h
-      tasktrail find --user www-data --comm sh --living
-      tasktrail find --arg '*.example.com*' --json | jq -r .cwd
-      tasktrail find --where exit_signal=11 --where 'duration<1000000000' --limit 20
-      tasktrail find --under 812 --where 'max_rss_kib>1000000'
     """
     with reading(store, config_file) as source:
         wanted = conditions(source, take(filters))

@@ -11,12 +11,20 @@ from queries.targets import find_image, parse_target
 from queries.times import Moment, show_time
 from schemas.rows import ImageKind, ImageRow
 from tasktrail import terminal
-from tasktrail.options import EXIT_CODES, Time, json_option, reading, store_options, write_line
+from tasktrail.options import Time, closing, json_option, reading, store_options, write_line
 
 HOW = {ImageKind.EXEC: "exec", ImageKind.FORK: "fork", ImageKind.SEEN: "seen", ImageKind.UNKNOWN: "?"}
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(
+    epilog=closing(
+        "tasktrail history 4711",
+        "tasktrail history 4711 --at 10:32",
+        "tasktrail history make --long",
+        "tasktrail history '*/cc1' --json",
+        "tasktrail history web1:4711 --format patch",
+    )
+)
 @click.argument("process")
 @click.option(
     "--at",
@@ -38,14 +46,6 @@ def history(
 
     The first line is the chain: every process on the way, by the program that it ran when it created the next one. What is not known is
     a bare ?. The second line says how complete the chain is.
-
-    \b
-    Examples:
-      tasktrail history 4711
-      tasktrail history 4711 --at 10:32
-      tasktrail history make --long
-      tasktrail history '*/cc1' --json
-      tasktrail history web1:4711 --format patch
     """
     with reading(store, config_file) as source:
         found = history_of(source, find_image(source, parse_target(process), at))

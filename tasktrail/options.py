@@ -1,7 +1,7 @@
 """What the reading commands share: --store, --config, --json and --format, times and targets as arguments, and the open store."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
@@ -16,14 +16,19 @@ from tasktrail.settings import InForce, read_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-EXIT_CODES = """
-\b
-Exit codes:
-  0  done
-  1  the command failed
-  2  nothing fits what was asked, or it cannot be read
-  4  the store cannot be reached; try again
-"""
+READING: Mapping[int, str] = {
+    0: "done",
+    1: "the command failed",
+    2: "nothing fits what was asked, or it cannot be read",
+    4: "the store cannot be reached; try again",
+}
+"""Exit codes of the commands that read the store."""
+
+
+def closing(*examples: str, exits: Mapping[int, str] = READING) -> str:
+    """The end of a command's help: its exit codes, and last its examples, each of which can be pasted."""
+    codes = [f"  {code}  {means}" for code, means in exits.items()]
+    return "\n".join(["\b", "Exit codes:", *codes, "", "\b", "Examples:", *(f"  {example}" for example in examples)])
 
 
 class Time(click.ParamType[Moment]):

@@ -13,14 +13,16 @@ from queries.records import history_object
 from queries.rows import Chained
 from queries.times import show_clock
 from tasktrail import terminal
-from tasktrail.options import EXIT_CODES, json_option, reading, store_options, write_line
+from tasktrail.options import closing, json_option, reading, store_options, write_line
 from tasktrail.terminal import Column
 
 COLUMNS = (Column("PID", right=True), Column("USER"), Column("SINCE"), Column("CHAIN", elastic=True))
 USER_COLUMNS = 12
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(
+    epilog=closing("tasktrail ps", "tasktrail ps --full | less -S", "tasktrail ps --json | jq -r 'select(.image.uid == 0) | .history'")
+)
 @click.option("--host", default="", metavar="NAME", help="Only of this host.")
 @click.option("--full", is_flag=True, help="Whole chains, however long.")
 @json_option
@@ -30,12 +32,6 @@ def ps(host: str, full: bool, as_json: bool, store: str | None, config_file: str
 
     Living means: no end was recorded, as of the newest rows in the store. Chains that do not fit lose elements in their middle, shown as an
     ellipsis. A ? behind the pid marks a chain that is not complete; `tasktrail history` says why.
-
-    \b
-    Examples:
-      tasktrail ps
-      tasktrail ps --full | less -S
-      tasktrail ps --json | jq -r 'select(.image.uid == 0) | .history'
     """
     with reading(store, config_file) as source:
         found = fetch_living(source, host)

@@ -9,14 +9,21 @@ import click
 from queries import tables
 from schemas.errors import BadInput
 from tasktrail import terminal
-from tasktrail.options import EXIT_CODES, reading, store_options
+from tasktrail.options import closing, reading, store_options
 from tasktrail.terminal import Column
 
 ROWS_AT_ONCE = 1000
 FORMATS = ("table", "json", "csv", "tsv", "vertical")
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(
+    epilog=closing(
+        'tasktrail sql "SELECT comm, count() FROM current_images GROUP BY comm ORDER BY 2 DESC LIMIT 10"',
+        "tasktrail sql \"SELECT begin, tgid, argv FROM current_images WHERE exe LIKE '/tmp/%'\" --format vertical",
+        'tasktrail sql "SELECT cause, amount, begin, end, detail FROM current_losses" | jq .',
+        'tasktrail sql "DESCRIBE images" --format tsv',
+    )
+)
 @click.argument("statement")
 @click.option("--format", "form", type=click.Choice(FORMATS), help="[default: table on a terminal, else json (one object per line)]")
 @store_options
@@ -25,13 +32,6 @@ def sql(statement: str, form: str | None, store: str | None, config_file: str | 
 
     Tables images and losses hold every version of a row; current_images and current_losses hold what counts. The user may only read.
     json: bytes that are not UTF-8 follow exactly in a field named ..._hex. tsv: exact, ClickHouse's own escapes.
-
-    \b
-    Examples:
-      tasktrail sql "SELECT comm, count() FROM current_images GROUP BY comm ORDER BY 2 DESC LIMIT 10"
-      tasktrail sql "SELECT begin, tgid, argv FROM current_images WHERE exe LIKE '/tmp/%'" --format vertical
-      tasktrail sql "SELECT cause, amount, begin, end, detail FROM current_losses" | jq .
-      tasktrail sql "DESCRIBE images" --format tsv
     """
     from store.values import reader
 

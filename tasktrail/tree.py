@@ -15,10 +15,17 @@ from queries.times import Moment
 from queries.tree import Node
 from schemas.rows import ImageKind
 from tasktrail import terminal
-from tasktrail.options import EXIT_CODES, Time, json_option, reading, store_options, write_line
+from tasktrail.options import Time, closing, json_option, reading, store_options, write_line
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(
+    epilog=closing(
+        "tasktrail tree 812",
+        "tasktrail tree 812 --dead",
+        "tasktrail tree sshd --at 10:32 --dead",
+        "tasktrail tree 1 --json | jq -r 'select(.kind == \"exec\") | .exe'",
+    )
+)
 @click.argument("process")
 @click.option("--dead", is_flag=True, help="Ended processes too; else only those that lead to living ones.")
 @click.option("--at", type=Time(), metavar="TIME", help="The process that PROCESS meant then.")
@@ -29,13 +36,6 @@ def tree(process: str, dead: bool, at: Moment | None, as_json: bool, store: str 
 
     A process stands below the one that created it, even when that one has ended and the kernel gave the orphan another parent. In a pipe
     every image is one JSON object, with its depth.
-
-    \b
-    Examples:
-      tasktrail tree 812
-      tasktrail tree 812 --dead
-      tasktrail tree sshd --at 10:32 --dead
-      tasktrail tree 1 --json | jq -r 'select(.kind == "exec") | .exe'
     """
     with reading(store, config_file) as source:
         image = find_image(source, parse_target(process), at)

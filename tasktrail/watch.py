@@ -15,10 +15,17 @@ from queries.times import show_time
 from queries.watch import Watcher
 from tasktrail import terminal
 from tasktrail.filters import conditions, filter_options, take
-from tasktrail.options import EXIT_CODES, json_option, reading, store_options, write_line
+from tasktrail.options import closing, json_option, reading, store_options, write_line
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(
+    epilog=closing(
+        "tasktrail watch",
+        "tasktrail watch --under sshd",
+        "tasktrail watch --user root --exe '/tmp/*'",
+        "tasktrail watch --json | jq -r .history",
+    )
+)
 @filter_options
 @click.option(
     "--interval",
@@ -35,13 +42,6 @@ def watch(interval: float, count: int | None, as_json: bool, store: str | None, 
     """Show each exec as it happens, with its chain, until Ctrl-C.
 
     An exec is shown once its row is stored: some tenths of a second after it, or when it ends. None is left out and none comes twice.
-
-    \b
-    Examples:
-      tasktrail watch
-      tasktrail watch --under sshd
-      tasktrail watch --user root --exe '/tmp/*'
-      tasktrail watch --json | jq -r .history
     """
     shown = 0
     with reading(store, config_file) as source:
