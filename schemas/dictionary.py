@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from struct import Struct, calcsize
 
-from schemas import batch, events, rows
+from schemas import batch, events, flags, rows
 from schemas.events import LAYOUT, Flag, Kind, Mark
 from schemas.fields import FIELDS, HEAD_FIELDS, HEADER_FIELDS, LENGTHS, MARK_VALUES
 from schemas.rows import Column, EndKind, ImageKind, LossCause
@@ -86,7 +86,7 @@ def _enum_says(module_text: str, member: str) -> str:
 
 def wire_format() -> str:
     """docs/wire-format.md: every byte of a batch."""
-    source = Path(events.__file__).read_text("utf-8")
+    source = Path(flags.__file__).read_text("utf-8")
     out = [_GENERATED, "", "# Wire format", "", *_batch_lines(), "## Records", ""]
     out += [f"All numbers are little-endian and unsigned. Every record begins with the same {events.HEAD.size} bytes.", ""]
     for kind in Kind:
@@ -130,7 +130,7 @@ def _tail(kind: Kind) -> tuple[str, ...]:
 def data_dictionary() -> str:
     """docs/data-dictionary.md: every column, and what the values of enums and flags mean."""
     source = Path(rows.__file__).read_text("utf-8")
-    flags = Path(events.__file__).read_text("utf-8")
+    flag_source = Path(flags.__file__).read_text("utf-8")
     out = [_GENERATED, "", "# Data dictionary", "", _sentence(rows.__doc__), ""]
     out += ["## images: one row for each program image of a process", "", *_columns(rows.IMAGES)]
     out += ["Computed on reading:", "", *_columns(rows.ALIASES)]
@@ -139,7 +139,7 @@ def data_dictionary() -> str:
         out += [f"## Values of {name}", ""]
         out += _table(("value", "number", "meaning"), [(k.name.lower(), str(k.value), _enum_says(source, k.name)) for k in kinds])
     out += ["## Values of flags", ""]
-    out += _table(("value", "meaning"), [(str(flag.name).lower(), _enum_says(flags, str(flag.name))) for flag in Flag])
+    out += _table(("value", "meaning"), [(str(flag.name).lower(), _enum_says(flag_source, str(flag.name))) for flag in Flag])
     return "\n".join(out)
 
 
