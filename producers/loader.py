@@ -18,6 +18,8 @@ from producers.bpf import pins, probes, source, syscall
 from producers.bpf.btf import Btf
 from producers.bpf.pins import Field
 from producers.recorder import Recorder
+from producers.ring import Ring
+from producers.snapshot import RingFull
 from schemas import events, limits
 from schemas.errors import BadInput, Unavailable
 
@@ -54,12 +56,14 @@ class Loaded(NamedTuple):
     ring_id  the ring that is recorded into
     epoch    the load whose programs are attached now
     cleared  pins of an unfinished load that were cleared away first
+    full     the ring had no room for a snapshot: the reader is to take one when it has caught up
     """
 
     outcome: Outcome
     ring_id: int
     epoch: int
-    cleared: int
+    cleared: int = 0
+    full: bool = False
 
 
 class Unloaded(NamedTuple):
@@ -235,8 +239,10 @@ def _load_over(pin_dir: Path, settings: Settings, program: source.Program) -> Lo
         raise Unavailable(problem, "if a reader runs it will put it back; else run `tasktrail record unload` and `tasktrail record load`")
     attached = all(name in there for name in pins.LINKS.values())
     if attached and {pins.MARK, pins.SEEN} <= there and meta.read(Field.SOURCE) == program.hash:
-        return Loaded(Outcome.UNCHANGED, meta.read(Field.RING_ID), meta.read(Field.EPOCH), 0)
+        return Loaded(Outcome.UNCHANGED, meta.read(Field.RING_ID), meta.read(Field.EPOCH))
     maps = {name: pins.open_object(pin_dir, name) for name in pins.MAPS}
+    if not attached:
+        _check_room(maps[pins.RING])
     programs = _load_programs(program, maps)
     replaced = {name: _program_of(pin_dir, name) for name in pins.LINKS.values() if name in there}
 
@@ -266,6 +272,16 @@ def _check_same_ring(meta: pins.Meta, settings: source.Settings, pin_dir: Path) 
             raise Unavailable(f"the recorder in {pin_dir} has {what} of {there}, not {wanted}", cure)
 
 
+def _check_room(ring_fd: int) -> None:
+    """Raises RingFull unless a mark finds room: without it nobody would know that the programs had been gone."""
+    ring = Ring(ring_fd)
+    try:
+        if ring.producer() - ring.consumer() > ring.size_bytes * 3 // 4:
+            raise RingFull("the ring has no room to say that the programs had been gone", "start a reader (`tasktrail run`) first")
+    finally:
+        ring.close()
+
+
 def _program_of(pin_dir: Path, link_name: str) -> int:
     """Descriptor of the program that a pinned link runs."""
     link = pins.open_object(pin_dir, link_name)
@@ -283,7 +299,7 @@ def _describe(meta: pins.Meta, settings: Settings, program: source.Program, epoc
 
 
 def _mark(program_fd: int, kind: events.Mark, *values: int) -> None:
-    """A mark from programs that are not pinned yet; a full ring counts it as lost like any other."""
+    """A mark by programs that are not pinned yet."""
     syscall.run_raw_tracepoint(program_fd, (int(kind), *values, *(0,) * (8 - len(values))))
 
 
@@ -297,8 +313,11 @@ def _finish(pin_dir: Path, settings: Settings, outcome: Outcome) -> Loaded:
     with Recorder(pin_dir, settings.spool, settings.state_dir) as recorder:
         if outcome is not Outcome.NEW:
             recorder.clock()
-        recorder.snapshot()
-        return Loaded(outcome, recorder.ring_id, recorder.epoch, 0)
+        try:
+            recorder.snapshot()
+        except RingFull:
+            return Loaded(outcome, recorder.ring_id, recorder.epoch, full=True)
+        return Loaded(outcome, recorder.ring_id, recorder.epoch)
 
 
 def unload(pin_dir: Path = pins.DIRECTORY, spool: Path = snapshot.SPOOL) -> Unloaded:

@@ -87,12 +87,15 @@ class Writer:
 
 
 def write_recording(recorder: Recorder, path: Path, wait: Callable[[float], bool]) -> Amount:
-    """Writes all that the ring gets into ``path`` until ``wait(seconds)`` returns True, with a snapshot and a clock mark at the begin.
+    """Writes into ``path`` what waits in the ring, a snapshot, and what comes until ``wait(seconds)`` returns True.
 
     The caller holds the recorder's lock. The ring is looked at every 10 ms while something comes, every 100 ms while nothing does.
     """
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
         writer = Writer(recorder, file)
+        for _ in range(recorder.ring.size_bytes // limits.BATCH_BYTES_MAX + 2):  # a full ring has no room for the marks of a snapshot
+            if not writer.step():
+                break
         recorder.clock()
         recorder.snapshot()
         stop = False

@@ -22,7 +22,7 @@ from schemas.identity import TICK_NS
 SPOOL = locks.RUN_DIRECTORY / "snapshots"
 _READ_BYTES = 1 << 20
 ONCE = struct.Struct("<QQQQI4x")
-"""Value of the once map: start_ns, creator_start_ns, creator_exec_id, exec_id, creator_tgid (task.bpf.c, struct once)."""
+"""Value of the once map: start_ns, creator_start_ns, creator_exec_id, exec_id, creator_tgid (struct once in records.bpf.c)."""
 _MEMORY = struct.Struct("<I")
 """Low half of the address of the arguments, which the iterator puts at the end of SEEN's fixed part: with addresses randomized it tells
 one image's memory from the next one's."""
@@ -31,6 +31,10 @@ _STAT_START, _STAT_ARG_START = 22 - 3, 48 - 3
 _SEEN_FLAGS_AT = struct.calcsize("<BBH")
 _SEEN_ARGC_AT = struct.calcsize(events.HEAD.format + "4Q15I")
 _SEEN_ARGV_SIZE_AT = struct.calcsize(events.HEAD.format + "4Q17I4x16s")
+
+
+class RingFull(Unavailable):
+    """The ring has no room for a mark: read it first."""
 
 
 class Source(NamedTuple):
@@ -59,7 +63,7 @@ class Source(NamedTuple):
 def take(source: Source, this_host: host.Host, spool: Path = SPOOL) -> Batch:
     """Takes a snapshot, leaves it in the spool and gives it.
 
-    Raises Unavailable when the ring has no room for the marks; a file without its end mark goes with the next ``discard``.
+    Raises RingFull when the ring has no room for the marks; a file without its end mark goes with the next ``discard``.
     """
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locks.lock_file(spool / ".lock"):
@@ -89,8 +93,8 @@ def take(source: Source, this_host: host.Host, spool: Path = SPOOL) -> Batch:
         return batch
 
 
-def _full() -> Unavailable:
-    return Unavailable("the ring is full: a snapshot has no room for its marks", "start a reader (`tasktrail run`)")
+def _full() -> RingFull:
+    return RingFull("the ring is full: a snapshot has no room for its marks", "start a reader (`tasktrail run`)")
 
 
 def _write(directory: Path, name: str, data: bytes) -> None:

@@ -83,6 +83,8 @@ def load(ring_bytes: int | None, argv_bytes: int | None, processes: int, pin_dir
     done = loader.load(Path(chosen.pin_dir), loader.Settings(programs, _spool(chosen), state_dir))
     if done.cleared:
         click.echo(f"cleared away: {done.cleared} pins of a load that had not been finished", err=True)
+    if done.full:
+        click.echo("the ring is full: no snapshot was taken; start a reader", err=True)
     click.echo(f"{chosen.pin_dir}: {done.outcome.value} (ring {done.ring_id}, epoch {done.epoch:08x})", err=True)
 
 

@@ -88,14 +88,17 @@ def open_meta(pin_dir: Path) -> Meta:
     Raises Unavailable when there is none, or none that this program understands.
     """
     fd = open_object(pin_dir, META)
-    version = check_signature(fd, pin_dir)
-    if version not in (0, LAYOUT_VERSION):
-        problem = f"{pin_dir} holds a recorder of layout version {version}, this program knows version {LAYOUT_VERSION}"
-        raise Unavailable(problem, "let the reader catch up, then run `tasktrail record unload` and `tasktrail record load`")
-    meta = Meta(fd)
-    if not version or not meta.read(Field.READY):
-        raise Unavailable(f"the load of the recorder in {pin_dir} was not finished", _CURE_LOAD)
-    return meta
+    try:
+        version = check_signature(fd, pin_dir)
+        if version not in (0, LAYOUT_VERSION):
+            problem = f"{pin_dir} holds a recorder of layout version {version}, this program knows version {LAYOUT_VERSION}"
+            raise Unavailable(problem, "let the reader catch up, then run `tasktrail record unload` and `tasktrail record load`")
+        if not version or not Meta(fd).read(Field.READY):
+            raise Unavailable(f"the load of the recorder in {pin_dir} was not finished", _CURE_LOAD)
+    except BaseException:
+        os.close(fd)
+        raise
+    return Meta(fd)
 
 
 def open_object(pin_dir: Path, name: str) -> int:

@@ -1,6 +1,6 @@
 """The programs compiled and put into the kernel: the only module that knows bcc.
 
-bcc wants a kernel source tree; it gets an empty one, for task.bpf.c uses nothing of it. The compiler makes a process about
+bcc wants a kernel source tree; it gets an empty one, for the C text uses nothing of it. The compiler makes a process about
 100 MB large, so this runs in the loader, which ends.
 """
 

@@ -1,4 +1,7 @@
-"""task.bpf.c made ready for the running kernel: offsets from its BTF, limits and numbers from schemas/, map descriptors from the loader."""
+"""The C text of the kernel programs made ready for this kernel.
+
+Offsets come from its BTF, limits and numbers from schemas/, map descriptors from the loader.
+"""
 
 import hashlib
 import os
@@ -12,7 +15,8 @@ from producers.bpf.btf import Btf
 from schemas import events, limits
 from schemas.errors import Unavailable
 
-TEXT = Path(__file__).with_name("task.bpf.c")
+PARTS = ("records", "facts", "image", "task", "seen")
+"""Files that make up the text, in this order: NAME.bpf.c beside this module."""
 
 ARGV_SHORT_BYTES = 128
 """Argument bytes kept of one exec while the ring is more than half full (flag ARGV_SHORT, counter SHORT_ARGV)."""
@@ -32,7 +36,7 @@ TRACEPOINTS = {
     "exit": ("on_exit", "sched_process_exit"),
     "rename": ("on_rename", "task_rename"),
 }
-"""Short name → function in task.bpf.c and the raw tracepoint that runs it."""
+"""Short name → function in the C text and the raw tracepoint that runs it."""
 
 
 class Counter(IntEnum):
@@ -68,6 +72,11 @@ _OPTIONAL = {("task_struct", "loginuid.val"), ("task_struct", "sessionid")}
 """Members that the text names only inside a branch for kernels that have them."""
 
 
+def read_text() -> str:
+    """The C text as it was written."""
+    return "\n".join(Path(__file__).with_name(f"{part}.bpf.c").read_text() for part in PARTS)
+
+
 def _optional(btf: Btf) -> dict[str, int]:
     """What not every kernel has, and the recorder can do without."""
     audit = all(btf.member(*member) is not None for member in _OPTIONAL)
@@ -75,7 +84,7 @@ def _optional(btf: Btf) -> dict[str, int]:
 
 
 def macros(settings: Settings, optional: Mapping[str, int]) -> dict[str, int]:
-    """Every number that task.bpf.c takes from elsewhere, but for descriptors and epoch."""
+    """Every number that the C text takes from elsewhere, but for descriptors and epoch."""
     values = {f"KIND_{kind.name}": int(kind) for kind in events.Kind}
     values |= {f"{kind.name}_BYTES": layout.size for kind, (layout, _) in events.LAYOUT.items()}
     values |= {f"FLAG_{flag.name}": int(flag) for flag in events.Flag}
@@ -152,7 +161,7 @@ class Program(NamedTuple):
 def generate(btf: Btf, settings: Settings) -> Program:
     """The programs for this kernel and these settings. Raises Unavailable naming all that the kernel lacks."""
     defines = "".join(f"#define {name} {value}\n" for name, value in sorted(macros(settings, _optional(btf)).items()))
-    text = defines + fill(TEXT.read_text(), btf)
+    text = defines + fill(read_text(), btf)
     return Program(text, int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from kernel_tools import Live, wait_until
+from kernel_tools import Live, output, wait_until
 
 from schemas import events, limits
 from schemas.batch import decode_batch, frames
@@ -295,3 +295,14 @@ def test_records_are_what_proc_says(case: Case, live: Live, programs: Path, work
         assert shell.stderr
         shell.stderr.close()
         live.recorder.discard_snapshots(1 << 62)
+
+
+def test_a_path_that_was_mixed_by_renames_is_flagged(live: Live, programs: Path, tmp_path: Path) -> None:
+    output(programs / "renames", "6000", env={"WORK": str(tmp_path)})
+    live.catch_up()
+    ways = ("one/deep/aaa", "two/bbbbbbb", "one/deep/" + "c" * 45, "one/deep/dd")
+    right = {os.fsencode(tmp_path / way / "program") for way in ways}
+    images = [record for record in live.records if isinstance(record, events.Exec) and record.exe.endswith(b"/program")]
+    assert len(images) == 6000
+    assert [image.exe for image in images if image.exe not in right and not image.flags & Flag.PATH_RACED] == []
+    assert len({image.exe for image in images}) > 1, "the directory did move meanwhile"

@@ -61,7 +61,7 @@ def c_members(text: str, name: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", _STRUCTS)
 def test_c_struct_has_the_offsets_of_the_layout(kind: events.Kind, tmp_path: Path) -> None:
-    text = source.TEXT.read_text()
+    text = source.read_text()
     name = _STRUCTS[kind]
     # Padding has a name in C and none in a layout, but for the head's and that of the tail's sizes.
     members = [path for path in c_members(text, name) if path not in ("zero", "image.zero")]
@@ -78,7 +78,7 @@ def test_c_struct_has_the_offsets_of_the_layout(kind: events.Kind, tmp_path: Pat
 
 
 def test_once_entry_has_the_layout_that_python_reads() -> None:
-    text = source.TEXT.read_text()
+    text = source.read_text()
     assert c_members(text, "once") == ["start_ns", "creator_start_ns", "creator_exec_id", "exec_id", "creator_tgid", "zero"]
     assert snapshot.ONCE.size == 40
 
@@ -97,7 +97,7 @@ def test_tail_offsets_that_python_patches() -> None:
 def test_every_offset_in_the_source_is_where_the_kernel_has_it() -> None:
     """The generated text against BTF, member by member, by walking the type graph a second way (raw scan, no index)."""
     types = btf.Btf.of_kernel()
-    text = source.TEXT.read_text()
+    text = source.read_text()
     asked = set(re.findall(r"OFFSET\((\w+), ([\w.]+)\)", text))
     assert len(asked) > 60
     filled = source.fill(text, types)
@@ -142,7 +142,7 @@ def test_the_kernel_runs_with_the_offsets_of_its_btf(live: Live) -> None:
     programs = [syscall.open_program(syscall.link_info(live.recorder._fds[name]).program_id) for name in (*pins.LINKS.values(), pins.SEEN)]
     added = {abs(immediate) for fd in programs for opcode, immediate in instructions_of(fd) if opcode in add_immediate}
     types = btf.Btf.of_kernel()
-    asked = set(re.findall(r"OFFSET\((\w+), ([\w.]+)\)", source.TEXT.read_text()))
+    asked = set(re.findall(r"OFFSET\((\w+), ([\w.]+)\)", source.read_text()))
     members = {member: types.member(*member) for member in asked}
     thread_node = members["task_struct", "thread_node"]
     assert thread_node

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from kernel_tools import Live, new_pin_dir, settings
+from kernel_tools import Live, new_pin_dir, output, settings
 
 from producers import loader, prerequisites, snapshot
 from producers.bpf import pins, source, syscall
@@ -122,6 +122,19 @@ def test_removed_links_are_attached_again_as_a_gap(pin_dir: Path, chosen: loader
     assert attached == [0, 0]
     assert live.recorder.probe() and live.recorder.exec_probe()
     live.close()
+    loader.unload(pin_dir, chosen.spool)
+
+
+def test_a_full_ring_can_be_taken_over_but_not_attached_again(pin_dir: Path, tmp_path: Path, programs: Path) -> None:
+    chosen = settings(tmp_path, ring_bytes=1 << 16)
+    assert not loader.load(pin_dir, chosen).full
+    output(programs / "storm", "500", "1", programs / "tiny")
+    other = chosen._replace(programs=chosen.programs._replace(argv_bytes=99))
+    taken = loader.load(pin_dir, other)
+    assert (taken.outcome, taken.full) == (loader.Outcome.HANDOVER, True)
+    (pin_dir / pins.LINKS["fork"]).unlink()
+    with pytest.raises(snapshot.RingFull, match="start a reader"):
+        loader.load(pin_dir, other)
     loader.unload(pin_dir, chosen.spool)
 
 

@@ -95,6 +95,18 @@ def test_dump_holds_the_snapshot_and_every_event(loaded: list[str], programs: Pa
     assert list((tmp_path / "run" / "snapshots").glob("*.batch")) == []
 
 
+def test_dump_begins_with_a_full_ring(where: list[str], tmp_path: Path, programs: Path) -> None:
+    state = ["--state-dir", str(tmp_path / "state")]
+    output(*TASKTRAIL, "load", *where, "--ring-size", "64KiB", *state)
+    output(programs / "storm", "500", "1", programs / "tiny")
+    output(*TASKTRAIL, "dump", tmp_path / "recording", "--seconds", "0", *where, *state)
+    batches = list(read_recording(tmp_path / "recording"))
+    assert [batch.kind for batch in batches[:2]] == [BatchKind.SNAPSHOT, BatchKind.EVENTS]
+    assert BatchKind.SNAPSHOT in [batch.kind for batch in batches[2:]]
+    assert batches[-1].lost > 500
+    output(*TASKTRAIL, "unload", *where)
+
+
 def test_dump_stops_by_itself(loaded: list[str], tmp_path: Path) -> None:
     output(*TASKTRAIL, "dump", tmp_path / "recording", "--seconds", "0.3", *loaded, "--state-dir", tmp_path / "state")
     assert len(list(read_recording(tmp_path / "recording"))) >= 2
