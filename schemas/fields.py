@@ -118,7 +118,7 @@ HEADER_FIELDS: tuple[tuple[str, str], ...] = (
     ("magic", "the letters TTB1"),
     ("version", "version of this header, 1"),
     ("kind", "1 events, 2 snapshot"),
-    ("zero", "always 0"),
+    ("drained", "1 if nothing that happened more than a moment before boottime_ns is still in the ring, else 0"),
     ("header_bytes", "size of this header, 176"),
     ("body_bytes", "size of the body that follows"),
     ("host_id", "which installation: a UUID, big-endian"),

@@ -161,6 +161,7 @@ def events_batch(log: Log, ring: Ring, placed: list[Placed], start: int, end: in
         0,
         b"simhost",
         body,
+        drained=rng.random() < 0.7,
     )
 
 
