@@ -102,7 +102,9 @@ def load(pin_dir: Path = pins.DIRECTORY, settings: Settings = Settings()) -> Loa
         pin_dir.mkdir(mode=0o700, exist_ok=True)
         cleared = _clear_unfinished(pin_dir)
         if pins.META not in pins.present(pin_dir):
-            return _load_new(pin_dir, settings, program)._replace(cleared=cleared)
+            # A reader that holds a ring whose pins somebody removed puts them back by itself; a second ring would be read by nobody.
+            with locks.lock_reader(pin_dir, settings.spool.parent):
+                return _load_new(pin_dir, settings, program)._replace(cleared=cleared)
         return _load_over(pin_dir, settings, program)
 
 

@@ -174,9 +174,8 @@ class Recorder:
     def probe(self) -> bool:
         """True if renames are recorded: this process takes another comm and finds the record of it, then takes the old one again.
 
-        While the ring is half full renames are only counted; then the count tells. Newer programs are followed first.
+        While the ring is half full renames are only counted; then the count tells.
         """
-        self.refresh()
         nonce = events.PROBE_COMM + os.urandom(4).hex().encode()
         before, dropped, old = self.ring.producer(), self._counter(Counter.DROPPED_RENAME), _COMM.read_bytes().rstrip(b"\n")
         _COMM.write_bytes(nonce)

@@ -38,13 +38,7 @@ def _spool(settings: Settings) -> Path:
 
 _pin_dir = click.option("--pin-dir", metavar="DIR", help=f"Directory below a bpf file system.  [default: {pins.DIRECTORY}]")
 _run_dir = click.option("--run-dir", metavar="DIR", help="Directory for locks and waiting snapshots.  [default: /run/tasktrail]")
-_state_dir = click.option(
-    "--state-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=host.STATE_DIRECTORY,
-    show_default=True,
-    help="Directory that keeps this host's id.",
-)
+_state_dir = click.option("--state-dir", metavar="DIR", help=f"Directory that keeps this host's id.  [default: {host.STATE_DIRECTORY}]")
 
 
 @click.group()
@@ -70,7 +64,9 @@ def record() -> None:
 @_pin_dir
 @_run_dir
 @_state_dir
-def load(ring_bytes: int | None, argv_bytes: int | None, processes: int, pin_dir: str | None, run_dir: str | None, state_dir: Path) -> None:
+def load(
+    ring_bytes: int | None, argv_bytes: int | None, processes: int, pin_dir: str | None, run_dir: str | None, state_dir: str | None
+) -> None:
     """Make the kernel record from now on; newer programs take over from older ones without a gap.
 
     \b
@@ -78,9 +74,9 @@ def load(ring_bytes: int | None, argv_bytes: int | None, processes: int, pin_dir
       tasktrail record load
       tasktrail record load --ring-size 64MiB
     """
-    chosen = _settings(ring_bytes=ring_bytes, argv_bytes=argv_bytes, pin_dir=pin_dir, run_dir=run_dir)
+    chosen = _settings(ring_bytes=ring_bytes, argv_bytes=argv_bytes, pin_dir=pin_dir, run_dir=run_dir, state_dir=state_dir)
     programs = source.Settings(chosen.ring_bytes, chosen.argv_bytes, processes)
-    done = loader.load(Path(chosen.pin_dir), loader.Settings(programs, _spool(chosen), state_dir))
+    done = loader.load(Path(chosen.pin_dir), loader.Settings(programs, _spool(chosen), Path(chosen.state_dir)))
     if done.cleared:
         click.echo(f"cleared away: {done.cleared} pins of a load that had not been finished", err=True)
     if done.full:
@@ -136,7 +132,9 @@ def unload(pin_dir: str | None, run_dir: str | None) -> None:
 @_pin_dir
 @_run_dir
 @_state_dir
-def dump(file: Path, seconds: float | None, until_interrupted: bool, pin_dir: str | None, run_dir: str | None, state_dir: Path) -> None:
+def dump(
+    file: Path, seconds: float | None, until_interrupted: bool, pin_dir: str | None, run_dir: str | None, state_dir: str | None
+) -> None:
     """Copy what is recorded into FILE, beginning with what lies in the ring and a snapshot of what lives.
 
     It is a reader: what it has copied is gone from the ring, and it cannot run beside `tasktrail run`.
@@ -148,7 +146,7 @@ def dump(file: Path, seconds: float | None, until_interrupted: bool, pin_dir: st
     """
     if (seconds is None) == (not until_interrupted):
         raise click.UsageError("give either --seconds or --until-interrupted")
-    chosen = _settings(pin_dir=pin_dir, run_dir=run_dir)
+    chosen = _settings(pin_dir=pin_dir, run_dir=run_dir, state_dir=state_dir)
     stopped = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -164,6 +162,6 @@ def dump(file: Path, seconds: float | None, until_interrupted: bool, pin_dir: st
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    with Recorder(Path(chosen.pin_dir), _spool(chosen), state_dir) as recorder, recorder.lock():
+    with Recorder(Path(chosen.pin_dir), _spool(chosen), Path(chosen.state_dir)) as recorder, recorder.lock():
         amount = write_recording(recorder, file, wait)
     click.echo(f"{file}: {amount.batches} batches with {amount.ring_bytes} bytes of the ring, {amount.snapshots} snapshots", err=True)

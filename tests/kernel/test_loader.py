@@ -100,6 +100,19 @@ def test_unload_is_refused_while_a_reader_reads_and_so_is_a_second_reader(pin_di
     loader.unload(pin_dir, chosen.spool)
 
 
+def test_no_second_ring_while_a_reader_holds_one_whose_pins_are_gone(pin_dir: Path, chosen: loader.Settings) -> None:
+    loader.load(pin_dir, chosen)
+    with Recorder(pin_dir, chosen.spool, chosen.state_dir) as recorder:
+        with recorder.lock():
+            for name in pins.ALL:
+                (pin_dir / name).unlink()
+            with pytest.raises(Unavailable, match=f"read by process {os.getpid()} already"):
+                loader.load(pin_dir, chosen)
+            assert recorder.pin_again() == list(pins.ALL)
+        assert loader.load(pin_dir, chosen) == loader.Loaded(loader.Outcome.UNCHANGED, recorder.ring_id, recorder.epoch)
+    loader.unload(pin_dir, chosen.spool)
+
+
 def test_another_ring_size_is_refused_with_the_way_out(pin_dir: Path, chosen: loader.Settings) -> None:
     loader.load(pin_dir, chosen)
     bigger = chosen._replace(programs=chosen.programs._replace(ring_bytes=2 << 20))
