@@ -12,7 +12,7 @@ from streams.join import HostState, apply, dump, load
 from tests.sim.channel import Log, batches, choose_refused, cut_randomly, drop_batches, lay
 from tests.sim.life import Life
 
-SEEDS = int(environ.get("SIM_SEEDS", "60"))
+SEEDS = int(environ.get("SIM_SEEDS", "40"))
 """How many random worlds each property is tried on; ``SIM_FIRST`` is the first seed."""
 FIRST = int(environ.get("SIM_FIRST", "0"))
 
