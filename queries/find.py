@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from queries.globs import as_regex, is_glob
+from queries.globs import fits
 from queries.rows import S, Source, columns, make
 from schemas.errors import BadInput
 from schemas.rows import ALIASES, IMAGES, EndKind, ImageKind
@@ -38,14 +38,12 @@ def text(column: str, pattern: str) -> Condition:
     """The column's text is this, or fits this pattern. Of an array: one of its elements."""
     kind = TYPES[column]
     changes = column in _CHANGING_TOO
-    plain = kind in ("String", "LowCardinality(String)")
-    value = {"value#": as_regex(pattern) if is_glob(pattern) else pattern}
     if kind.startswith("Array"):
-        element = "x" if "String" in kind else "toString(x)"
-        test = f"match({element}, {{value#:String}})" if is_glob(pattern) else f"{element} = {{value#:String}}"
-        return Condition(f"arrayExists(x -> {test}, `{column}`)", value, changes)
-    shown = f"`{column}`" if plain else f"toString(`{column}`)"
-    return Condition(f"match({shown}, {{value#:String}})" if is_glob(pattern) else f"{shown} = {{value#:String}}", value, changes)
+        test = fits("x" if "String" in kind else "toString(x)", pattern)
+        return Condition(f"arrayExists(x -> {test.sql}, `{column}`)", test.params, changes)
+    plain = kind in ("String", "LowCardinality(String)")
+    test = fits(f"`{column}`" if plain else f"toString(`{column}`)", pattern)
+    return Condition(test.sql, test.params, changes)
 
 
 def comparison(written: str) -> Condition:
@@ -60,8 +58,8 @@ def comparison(written: str) -> Condition:
     if operator in ("=", "!="):
         if number and _NUMBER.fullmatch(value.strip()):
             return Condition(f"`{column}` {operator} {{value#:Int128}}", {"value#": int(value)}, column in _CHANGING_TOO)
-        fits = text(column, _bool(value) if TYPES[column] == "Bool" else value)
-        return fits if operator == "=" else Condition(f"NOT ({fits.sql})", fits.params, fits.changes)
+        same = text(column, _bool(value) if TYPES[column] == "Bool" else value)
+        return same if operator == "=" else Condition(f"NOT ({same.sql})", same.params, same.changes)
     if not number or not _NUMBER.fullmatch(value.strip()):
         raise BadInput(f"{written!r} compares what is no number", "use = or != with a text or a pattern")
     return Condition(f"`{column}` {operator} {{value#:Int128}}", {"value#": int(value)}, column in _CHANGING_TOO)
@@ -113,9 +111,8 @@ def under_name(pattern: str) -> Condition:
     """It descends from a program of that name (comm), or with a slash of that executable: one on the part of its chain that its
     process inherited. Descendants of its own earlier programs are not meant."""
     column = "chain_exe" if "/" in pattern else "chain_comm"
-    value = {"value#": as_regex(pattern) if is_glob(pattern) else pattern}
-    test = "match(x, {value#:String})" if is_glob(pattern) else "x = {value#:String}"
-    return Condition(f"arrayExists((x, id) -> id <= creator_exec_id AND {test}, {column}, chain_exec_id)", value)
+    test = fits("x", pattern)
+    return Condition(f"arrayExists((x, id) -> id <= creator_exec_id AND {test.sql}, {column}, chain_exec_id)", test.params)
 
 
 def joined(conditions: Iterable[Condition]) -> tuple[str, dict[str, object]]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from queries import losses
-from queries.globs import as_regex, is_glob
+from queries.globs import fits
 from queries.history import label
 from queries.quoting import quote_name
 from queries.rows import NEWEST, Source, fetch
@@ -92,10 +92,9 @@ def candidates(source: Source, target: Target, at: Moment | None) -> list[Candid
         return fetch(source, Candidate, _BY_ID, {"task_id": target.task_id})
     if target.tgid is not None:
         return fetch(source, Candidate, _BY_TGID.replace("{host_filter}", host_filter), {**params, "tgid": target.tgid})
-    column = "exe" if "/" in target.name else "comm"
-    name_filter = f"match({column}, {{name:String}})" if is_glob(target.name) else f"{column} = {{name:String}}"
-    params["name"] = as_regex(target.name) if is_glob(target.name) else target.name
-    where = _BY_NAME.replace("{host_filter}", host_filter).replace("{name_filter}", name_filter)
+    test = fits("exe" if "/" in target.name else "comm", target.name)
+    params |= {name.replace("#", "_name"): value for name, value in test.params.items()}
+    where = _BY_NAME.replace("{host_filter}", host_filter).replace("{name_filter}", test.sql.replace("#", "_name"))
     return fetch(source, Candidate, where, params)
 
 
