@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from schemas import rows as vocabulary
 from schemas.errors import Unavailable
@@ -25,21 +24,22 @@ WAIT_MAX_S = 2.0
 
 
 class Table(NamedTuple):
-    """A table and how its columns are made ready."""
+    """A table, its columns, and those that tell any two of its rows apart (the join never makes two rows of one key and version)."""
 
     name: str
     columns: tuple[Column, ...]
+    key: frozenset[str]
 
 
-IMAGES = Table("images", vocabulary.IMAGES)
-LOSSES = Table("losses", vocabulary.LOSSES)
+IMAGES = Table("images", vocabulary.IMAGES, frozenset(("host_id", "boot_id", "start_boottime", "tgid", "exec_id", "version")))
+LOSSES = Table("losses", vocabulary.LOSSES, frozenset(("host_id", "boot_id", "ring_id", "position", "cause", "version")))
 
 
 class Sink:
     """Writes rows to one server. For one thread.
 
-    Counters: ``stored`` rows that the server has confirmed, ``retries`` attempts that failed, ``dead`` rows that no server would
-    take, each kept in a file of its own in ``deadletter``.
+    Counters: ``stored`` rows that the server has confirmed, ``retries`` attempts that failed (the last one with ``problem``), ``dead``
+    rows that no server would take, each kept in a file of its own in ``deadletter``.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Sink:
     ) -> None:
         """``connect`` gives a new connection; ``wait`` waits for so many seconds, ``clock`` counts them; ``budget_s`` is for one write."""
         self.stored = self.retries = self.dead = 0
+        self.problem = ""
         self._connect = connect
         self._connection: Connection | None = None
         self._deadletter = deadletter
@@ -84,7 +85,7 @@ class Sink:
         """One insert, halved until the rows that cannot be stored are found."""
         try:
             names, columns = _transposed(table, rows)
-            self._insert(table.name, names, columns, f"{base}:{table.name}:{content_hash(columns)}", deadline)
+            self._insert(table.name, names, columns, f"{base}:{table.name}:{content_hash(table, columns)}", deadline)
             self.stored += len(rows)
         except (Unstorable, ValueError, TypeError, AttributeError) as error:
             if len(rows) == 1:
@@ -104,8 +105,9 @@ class Sink:
                 # The driver works on the lists in place, so it gets its own.
                 self._connection.insert_columns(table, names, [list(column) for column in columns], token)
                 return
-            except Unavailable:
+            except Unavailable as problem:
                 self.retries += 1
+                self.problem = problem.problem
                 self.close()
                 if self._clock() + pause > deadline:
                     raise
@@ -125,20 +127,15 @@ class Sink:
         self.dead += 1
 
 
-def content_hash(columns: Sequence[Sequence[Any]]) -> str:
-    """A name of the columns' content: the same in every process, for marshal's version 2 looks at values only."""
+def content_hash(table: Table, columns: Sequence[Sequence[Any]]) -> str:
+    """A name of the rows: the same in every process, for marshal's version 2 looks at values only. Hashing all columns would cost
+    as much time as sending them."""
     digest = hashlib.blake2b(digest_size=16)
-    for column in columns:
-        digest.update(marshal.dumps([_marshallable(value) for value in column], 2))
+    for column, values in zip(table.columns, columns, strict=True):
+        if column.name in table.key:
+            plain = [value.int for value in values] if column.type == "UUID" else list(values)
+            digest.update(marshal.dumps(plain, 2))
     return digest.hexdigest()
-
-
-def _marshallable(value: Any) -> Any:
-    if isinstance(value, UUID):
-        return value.int
-    if isinstance(value, tuple) and value and isinstance(value[0], UUID):
-        return [item.int for item in value]
-    return value
 
 
 def _transposed(table: Table, rows: Sequence[ImageRow | LossRow]) -> tuple[tuple[str, ...], list[list[Any]]]:

@@ -1,6 +1,8 @@
 """One embedded server for the whole session; each module gets its tables empty."""
 
 import os
+import select
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -62,6 +64,25 @@ def store(shared_server: Server | None, tmp_path_factory: pytest.TempPathFactory
         sink = Sink(lambda: Connection(addresses["writer"]), tmp_path_factory.mktemp("deadletter"), no_wait, lambda: 0.0)
         yield Store(writer, reader, lambda rows: sink.write(rows, "test"), addresses, shared_server)
         sink.close()
+
+
+def await_end(pid: int, seconds: float = 10.0) -> bool:
+    """Whether the process ends in time; a child of ours may still have to be waited for."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], seconds)[0])
+    finally:
+        os.close(handle)
+
+
+def kill(server: Server) -> None:
+    """kill -9 of the server, which is dead on return."""
+    pid = server.pid
+    os.kill(pid, signal.SIGKILL)
+    assert await_end(pid)
 
 
 def open_path(directory: Path) -> None:

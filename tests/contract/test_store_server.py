@@ -2,8 +2,6 @@
 
 import json
 import os
-import select
-import signal
 import subprocess
 import sys
 import urllib.error
@@ -20,7 +18,7 @@ from store import migrate
 from store.connection import Connection
 from store.opening import open_for_reading, open_for_writing
 from store.server import Server, holder, stored_address
-from tests.contract.conftest import Store, open_path
+from tests.contract.conftest import Store, await_end, kill, open_path
 from tests.contract.rows import image
 
 ROOT = os.geteuid() == 0
@@ -44,26 +42,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield started
 
 
-def _await_end(pid: int, seconds: float = 10.0) -> bool:
-    """Whether the process ends in time."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([handle], [], [], seconds)[0])
-    finally:
-        os.close(handle)
-
-
 def _status(pid: int) -> dict[str, str]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-
-
-def _kill(server: Server) -> None:
-    os.kill(server.pid, signal.SIGKILL)
-    assert _await_end(server.pid)
 
 
 @root_only
@@ -113,7 +94,7 @@ def test_a_dead_server_comes_back_with_its_rows_and_ports(server: Server) -> Non
         writer.execute("TRUNCATE TABLE images")
         writer.insert("images", image(0)._fields, [image(0)], "one")
         before = server.address("reader")
-        _kill(server)
+        kill(server)
         with pytest.raises(Unavailable):
             reader.query("SELECT 1")
         assert server.revive()
@@ -126,7 +107,7 @@ def test_a_query_that_crashes_the_server_costs_a_restart(server: Server) -> None
     with Connection(server.address("reader")) as reader:
         with pytest.raises((Unavailable, BadInput)):
             reader.query("SELECT * FROM python('x')")
-        if not _await_end(server.pid, 5):
+        if not await_end(server.pid, 5):
             pytest.fail("the query that used to crash the server no longer does: take it out of the documents")
         assert server.revive()
         assert reader.query("SELECT 1").rows == [(1,)]
@@ -166,7 +147,7 @@ def test_the_server_ends_when_its_parent_is_killed(directory: Path) -> None:
         assert Path(f"/proc/{child}").exists()
         parent.kill()
         parent.wait()
-        assert _await_end(child)
+        assert await_end(child)
     # The lock is free again, although its file still names the dead.
     with Server(directory).start() as server:
         assert server.alive()

@@ -1,8 +1,9 @@
 """The sink against a real server: every row once, whatever dies in between."""
 
+import contextlib
 import os
 import shutil
-import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from store import migrate
 from store.connection import Connection, Unstorable
 from store.server import Server
 from streams.sinks.clickhouse import ROWS_MAX, Sink
-from tests.contract.conftest import Store, no_wait, open_path
+from tests.contract.conftest import Store, kill, no_wait, open_path
 from tests.contract.rows import image, loss
 
 WEEK = 7 * 86_400 * 10**9
@@ -55,9 +56,9 @@ def test_a_repeat_is_stored_when_the_server_was_killed_before_its_part_was_in_pl
         writer.execute("TRUNCATE TABLE images")
         writer.insert("images", image(0)._fields, [image(1)], "token")
         (path,) = writer.query("SELECT path FROM system.parts WHERE table = 'images' AND active").rows[0]
-        os.kill(server.pid, signal.SIGKILL)
+        kill(server)
         server.revive()
-        os.kill(server.pid, signal.SIGKILL)
+        kill(server)
         shutil.rmtree(path)
         server.revive()
         writer.insert("images", image(0)._fields, [image(1)], "token")
@@ -80,8 +81,10 @@ def test_enum_members_are_stored_as_their_values(store: Store, tmp_path: Path) -
 
 def test_living_processes_of_many_weeks_are_one_write(store: Store, tmp_path: Path) -> None:
     store.writer.execute("TRUNCATE TABLE images")
-    _sink(store, tmp_path).write([image(n, start=(n + 1) * WEEK) for n in range(300)], "token")
-    assert store.reader.query("SELECT count(), uniqExact(_partition_id) FROM images").rows == [(300, 300)]
+    # More weeks than the partitions that a server takes in one insert by default.
+    sink = _sink(store, tmp_path)
+    sink.write([image(n, start=(n + 1) * WEEK) for n in range(120)], "token")
+    assert store.reader.query("SELECT count(), uniqExact(_partition_id) FROM images FINAL").rows == [(120, 120)], sink.problem
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,7 @@ def test_writers_wait_for_a_server_that_is_away(server: Server, tmp_path: Path) 
         writer.execute("TRUNCATE TABLE images")
     sink = Sink(lambda: Connection(server.address("writer")), tmp_path, wait, lambda: 0.0)
     for n in range(3):
-        os.kill(server.pid, signal.SIGKILL)
+        kill(server)
         sink.write([image(n)], "token")
     assert sink.retries >= 3
     with Connection(server.address("reader")) as reader:
@@ -149,7 +152,7 @@ def test_killed_in_mid_insert_nothing_is_lost_and_nothing_doubled(server: Server
 
     sink = Sink(lambda: Connection(server.address("writer")), tmp_path, wait, lambda: 0.0)
     for number, rows in enumerate(batches):
-        killer = threading.Timer(0.004 * number, os.kill, (server.pid, signal.SIGKILL))
+        killer = threading.Timer(0.004 * number, kill, (server,))
         killer.start()
         sink.write(rows, f"batch {number}")
         killer.join()
@@ -169,3 +172,39 @@ def test_more_rows_than_one_insert_takes(store: Store, tmp_path: Path) -> None:
     store.writer.execute("TRUNCATE TABLE images")
     _sink(store, tmp_path).write([image(n) for n in range(ROWS_MAX + 1)], "token")
     assert store.reader.query("SELECT count() FROM images").rows == [(ROWS_MAX + 1,)]
+
+
+def _fill(ballast: Path) -> None:
+    """Take all that is left of the disk."""
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 12))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_holds_rows_back_and_loses_none(tmp_path: Path) -> None:
+    open_path(tmp_path)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m,mode=711", "tmpfs", str(disk)], check=True)
+    try:
+        with Server(disk / "store") as server:
+            migrate.apply(server.address("writer"))
+            sink = Sink(lambda: Connection(server.address("writer")), tmp_path, no_wait, lambda: 0.0, budget_s=0.01)
+            sink.write([image(n) for n in range(100)], "before")
+            ballast = disk / "ballast"
+            _fill(ballast)
+            rows = [image(n, argv=(os.urandom(2000),)) for n in range(100, 1000)]
+            with pytest.raises(Unavailable, match=r"did not take rows: .*(space|SPACE)"):
+                sink.write(rows, "full")
+            assert sink.dead == 0
+            ballast.unlink()
+            sink.write(rows, "full")
+            with Connection(server.address("reader")) as reader:
+                assert reader.query("SELECT count() FROM images FINAL").rows == [(1000,)]
+            assert server.alive()
+        _fill(ballast)
+        with pytest.raises(Unavailable, match="disk is full"):
+            Server(disk / "store").start()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
