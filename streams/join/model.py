@@ -25,7 +25,7 @@ Interval = tuple[int, int]
 NEVER: Interval = (0, 0)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Process:
     """A process, living or needed by a living one.
 
@@ -70,7 +70,7 @@ class Process:
         return self.root or (self.creator is not None and not self.by_parent)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Image:
     """One image of a process, or a gap in a chain (``process`` is None, ``tgid`` 0 where not even that is known).
 
@@ -149,7 +149,7 @@ class Chain:
 NO_CHAIN = Chain()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class HostState:
     """All that the join knows of one host after some batch. A value: see streams.join.saved.
 

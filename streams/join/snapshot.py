@@ -220,7 +220,7 @@ def _hang(state: HostState, process: Process, image: Image, record: Seen, positi
     if image.kind == ImageKind.SEEN and not image.own and record.exec_id > fork_exec_id:
         image.own, image.tgid = True, process.tgid
         image.base = gap(state, None, image.exec_id - 1, process.tgid, image.lost, image.before)
-    relink(state, process, fork_exec_id)
+    relink(state, process, image, fork_exec_id)
     image.before = image.before or process.by_parent
 
 

@@ -227,7 +227,7 @@ def _late_fork(state: HostState, process: Process, record: Fork, rows: list[Row]
     """A process that a snapshot or a child showed first gets its creator, and its chain hangs from there."""
     image, creator_image = process.image, process.creator_image
     assert image is not None
-    relink(state, process, record.exec_id)
+    relink(state, process, image, record.exec_id)
     if image.exec_id == record.exec_id and not image.own:
         image.kind, image.comm, image.epoch = ImageKind.FORK, record.comm, record.epoch
         image.facts = fork_facts(state, record, creator_image or image)
@@ -238,12 +238,10 @@ def _late_fork(state: HostState, process: Process, record: Fork, rows: list[Row]
         write_again(state, image, rows)
 
 
-def relink(state: HostState, process: Process, fork_exec_id: int) -> None:
+def relink(state: HostState, process: Process, image: Image, fork_exec_id: int) -> None:
     """Hang the process's chain from its creator's image instead of from a gap, as far as the process's own elements go back."""
     creator_image = process.creator_image
     inherited = creator_image.head if creator_image is not None else None
-    image = process.image
-    assert image is not None
     state.relinks += 1
     oldest: Image | None = None
     element = image.head
