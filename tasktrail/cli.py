@@ -105,8 +105,9 @@ def run_command(arguments: list[str] | None = None) -> int:
         return bad.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # Python would complain once more when it flushes stdout at its end.
+    except (BrokenPipeError, SystemExit):
+        # click turns a broken pipe into sys.exit(1), and nothing else here calls it. Python would complain once more at its end, when
+        # it flushes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except TasktrailError as failure:

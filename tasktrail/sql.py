@@ -7,6 +7,7 @@ from itertools import islice
 import click
 
 from queries import tables
+from queries.rows import Arriving, Source
 from schemas.errors import BadInput
 from tasktrail import terminal
 from tasktrail.options import closing, reading, store_options
@@ -40,7 +41,7 @@ def sql(statement: str, form: str | None, store: str | None, config_file: str | 
         raise BadInput("the statement is empty", 'give one, such as "SELECT count() FROM current_images"')
     form = form or ("table" if terminal.on_terminal() else "json")
     with reading(store, config_file) as source:
-        stream = source.stream(text.rstrip().rstrip(";"))
+        stream = _ask(source, text.rstrip().rstrip(";"))
         try:
             rows = tables.values(stream.columns, iter(stream), reader)
             if form in ("json", "csv", "tsv"):
@@ -53,6 +54,15 @@ def sql(statement: str, form: str | None, store: str | None, config_file: str | 
                 _table(stream.columns, rows)
         finally:
             stream.close()
+
+
+def _ask(source: Source, text: str) -> Arriving:
+    """The result, arriving."""
+    try:
+        return source.stream(text)
+    except UnicodeDecodeError:
+        # An expression without a name is named by its own text, which the driver takes for UTF-8.
+        raise BadInput("the name of a column is not UTF-8", "name it with AS") from None
 
 
 def _table(columns: list[tuple[str, str]], rows: Iterator[list[object]]) -> None:
