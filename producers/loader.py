@@ -234,30 +234,43 @@ def _load_new(pin_dir: Path, settings: Settings, program: source.Program) -> Loa
 
 def _load_over(pin_dir: Path, settings: Settings, program: source.Program) -> Loaded:
     meta = pins.open_meta(pin_dir)
+    try:
+        return _take_over(pin_dir, settings, program, meta)
+    finally:
+        os.close(meta.fd)
+
+
+def _take_over(pin_dir: Path, settings: Settings, program: source.Program, meta: pins.Meta) -> Loaded:
     _check_same_ring(meta, settings.programs, pin_dir)
     there = pins.present(pin_dir)
     if lacking := [name for name in pins.MAPS if name not in there]:
         problem = f"the recorder in {pin_dir} lacks its pin {lacking[0]}"
         raise Unavailable(problem, "if a reader runs it will put it back; else run `tasktrail record unload` and `tasktrail record load`")
-    attached = all(name in there for name in pins.LINKS.values())
+    attached = all(name in there for name in pins.LINKS.values()) and not meta.read(Field.GAP)
     if attached and {pins.MARK, pins.SEEN} <= there and meta.read(Field.SOURCE) == program.hash:
         return Loaded(Outcome.UNCHANGED, meta.read(Field.RING_ID), meta.read(Field.EPOCH))
     maps = {name: pins.open_object(pin_dir, name) for name in pins.MAPS}
     if not attached:
         _check_room(maps[pins.RING])
+        meta.write(Field.GAP, 1)
     programs = _load_programs(program, maps)
     replaced = {name: _program_of(pin_dir, name) for name in pins.LINKS.values() if name in there}
+    meta.write(Field.SOURCE, 0)  # if this ends half way, whichever version is loaded next takes over from the mixture
 
-    def take_over(name: str, fd: int) -> None:
+    def replace(name: str, fd: int) -> None:
         syscall.pin(fd, pin_dir / (pins.NEW + name))
         (pin_dir / (pins.NEW + name)).rename(pin_dir / name)
 
-    _attach(programs, take_over)
+    _attach(programs, replace)
     missed = sum(syscall.program_info(fd).recursion_misses for fd in replaced.values())
     meta.write(Field.SKIPPED, meta.read(Field.SKIPPED) + missed)
+    mark = programs.descriptors["mark"]
+    if not attached:
+        _mark(mark, events.Mark.LINKS_LOST, meta.read(Field.GOOD_NS))
+    _mark(mark, events.Mark.ATTACHED, int(attached))
+    meta.write(Field.GAP, 0)
     _describe(meta, settings, program, programs.epoch)
-    _mark(programs.descriptors["mark"], events.Mark.ATTACHED, int(attached))
-    for fd in (*replaced.values(), meta.fd):
+    for fd in replaced.values():
         os.close(fd)
     _close(maps, programs)
     return _finish(pin_dir, settings, Outcome.HANDOVER if attached else Outcome.ATTACHED_AGAIN)
@@ -294,6 +307,8 @@ def _program_of(pin_dir: Path, link_name: str) -> int:
 
 
 def _describe(meta: pins.Meta, settings: Settings, program: source.Program, epoch: int) -> None:
+    """Says in the meta array what is attached now; the epoch last, for readers look at it."""
+    meta.write(Field.GOOD_NS, host.now().boottime_ns)
     meta.write(Field.SOURCE, program.hash)
     meta.write(Field.ARGV_BYTES, settings.programs.argv_bytes)
     meta.write(Field.PROCESSES, settings.programs.processes)

@@ -192,16 +192,19 @@ class Recorder:
         program = next((path for path in _TRUE if os.access(path, os.X_OK)), None)
         if program is None:
             raise Unavailable("neither /bin/true nor /usr/bin/true is there", "install coreutils")
-        before, counted = self.ring.producer(), self.counters()
+        before, counted, begin = self.ring.producer(), self.counters(), host.now()
         child = os.posix_spawn(program, [program], {})
         os.waitpid(child, 0)
         kinds = {type(record) for record in self._records_after(before) if record.tgid == child}
         after = self.counters()
-        return (
+        alive = (
             (events.Fork in kinds or after.lost_fork > counted.lost_fork)
             and (events.Exec in kinds or after.lost_exec > counted.lost_exec)
             and (events.Exit in kinds or after.lost_exit > counted.lost_exit)
         )
+        if alive:
+            self._meta.write(Field.GOOD_NS, begin.boottime_ns)
+        return alive
 
     # -- snapshots --
 

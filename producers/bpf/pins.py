@@ -45,6 +45,10 @@ class Field(IntEnum):
     RING_BYTES = 6
     ARGV_BYTES = 7
     PROCESSES = 8
+    GOOD_NS = 9
+    """latest boottime at which all programs were known to be attached"""
+    GAP = 10
+    """1 from the moment that a loader found programs missing until it has told so in the ring"""
 
 
 class Meta:

@@ -13,8 +13,8 @@ from kernel_tools import Live, output
 from schemas import events
 from schemas.events import Flag
 
-TICK_US = 4000
-"""One timer tick of a kernel with HZ=250."""
+TICK_US = 10_000
+"""One timer tick of the slowest kernels (HZ=100)."""
 
 
 class Waited(NamedTuple):

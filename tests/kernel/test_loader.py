@@ -2,13 +2,14 @@
 
 import os
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 from kernel_tools import Live, new_pin_dir, output, settings
 
-from producers import loader, prerequisites, snapshot
+from producers import host, loader, prerequisites, snapshot
 from producers.bpf import pins, source, syscall
 from producers.recorder import Recorder
 from schemas import events
@@ -123,6 +124,11 @@ def test_another_ring_size_is_refused_with_the_way_out(pin_dir: Path, chosen: lo
 
 def test_removed_links_are_attached_again_as_a_gap(pin_dir: Path, chosen: loader.Settings) -> None:
     loader.load(pin_dir, chosen)
+    with Recorder(pin_dir, chosen.spool, chosen.state_dir) as recorder:
+        begin = host.now().boottime_ns
+        assert recorder.exec_probe()
+    good_ns = meta_of(pin_dir, pins.Field.GOOD_NS)
+    assert begin <= good_ns <= host.now().boottime_ns
     (pin_dir / pins.LINKS["exec"]).unlink()
     with pytest.raises(Unavailable, match="lacks its pin link_exec"):
         Recorder(pin_dir, chosen.spool, chosen.state_dir)
@@ -151,6 +157,28 @@ def test_a_full_ring_can_be_taken_over_but_not_attached_again(pin_dir: Path, tmp
     loader.unload(pin_dir, chosen.spool)
 
 
+def meta_of(pin_dir: Path, field: pins.Field, value: int | None = None) -> int:
+    """A number in the meta array, after it was set if a value is given."""
+    meta = pins.open_meta(pin_dir)
+    try:
+        if value is not None:
+            meta.write(field, value)
+        return meta.read(field)
+    finally:
+        os.close(meta.fd)
+
+
+def test_a_handover_that_ended_half_way_is_done_again(pin_dir: Path, chosen: loader.Settings) -> None:
+    loader.load(pin_dir, chosen)
+    meta_of(pin_dir, pins.Field.SOURCE, 0)
+    assert loader.load(pin_dir, chosen).outcome is loader.Outcome.HANDOVER
+    assert loader.load(pin_dir, chosen).outcome is loader.Outcome.UNCHANGED
+    meta_of(pin_dir, pins.Field.GAP, 1)
+    assert loader.load(pin_dir, chosen).outcome is loader.Outcome.ATTACHED_AGAIN, "the gap was not told yet"
+    assert loader.load(pin_dir, chosen).outcome is loader.Outcome.UNCHANGED
+    loader.unload(pin_dir, chosen.spool)
+
+
 def test_an_unfinished_load_is_cleared_away(pin_dir: Path, chosen: loader.Settings) -> None:
     for stage in range(3):
         pin_dir.mkdir()
@@ -168,6 +196,24 @@ def test_an_unfinished_load_is_cleared_away(pin_dir: Path, chosen: loader.Settin
         assert loaded.outcome is loader.Outcome.NEW
         assert loaded.cleared == (1, 1, 2)[stage]
         loader.unload(pin_dir, chosen.spool)
+
+
+def test_a_loader_that_is_killed_anywhere_is_mended_by_the_next(pin_dir: Path, tmp_path: Path) -> None:
+    options = ["--pin-dir", str(pin_dir), "--run-dir", str(tmp_path / "run"), "--state-dir", str(tmp_path / "state")]
+    chosen = settings(tmp_path)
+    for turn in range(8):
+        command = [sys.executable, "-m", "tasktrail", "record", "load", *options, "--argv-bytes", str(4000 - turn)]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=0.6 + 0.2 * turn)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        loader.load(pin_dir, chosen)
+        assert pins.present(pin_dir) == set(pins.ALL)
+        with Recorder(pin_dir, chosen.spool, chosen.state_dir) as recorder:
+            assert recorder.probe() and recorder.exec_probe()
+    loader.unload(pin_dir, chosen.spool)
 
 
 def test_foreign_pins_are_left_alone(pin_dir: Path, chosen: loader.Settings) -> None:
