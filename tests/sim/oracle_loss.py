@@ -43,7 +43,8 @@ class Judge:
         self.offset_ns = self.log.host.offset_ns
         entries = [entry for ring in self.boot.rings for entry in ring.entries if self.log.got(entry)]
         marks = [e for e in entries if isinstance(e.record, MarkRecord) and e.record.mark == Mark.ATTACHED and not e.record.values[0]]
-        first = marks[:1] if marks and marks[0].index < 2 else entries[:1]
+        records = [entry for entry in entries if not isinstance(entry.record, MarkRecord)]
+        first = marks[:1] if marks and marks[0].index < 2 else records[:1]
         self.attached_ns = first[0].record.time_ns if first else 1 << 63
 
     def id_of(self, process: Process) -> UUID:
@@ -398,7 +399,7 @@ def check_losses(log: Log, store: Store) -> list[str]:
                 amount = sum(row.amount for row in rows if row.cause == cause and row.ring_id == ring.ring_id)
                 if amount != count:
                     problems.append(f"ring {ring.ring_id}: {cause.name} adds up to {amount}, expected {count}")
-            if ring is boot.rings[0] and got:
+            if ring is boot.rings[0] and log.got(ring.entries[1]):
                 covered = [row for row in rows if row.cause == LossCause.NO_RECORDER or row.cause == LossCause.LOG_HOLE]
                 if not any(row.begin_boottime == 0 for row in covered):
                     problems.append(f"ring {ring.ring_id}: nothing says that the time before the recorder is missing")
