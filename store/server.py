@@ -174,10 +174,15 @@ def stored_address(directory: Path | str, role: str) -> Address | None:
 
 
 def holder(directory: Path | str) -> int:
-    """Pid of the process whose server runs on the store, 0 if none does."""
+    """Pid of the process whose server runs on the store, 0 if none does.
+
+    Raises BadInput when we may not know: whoever can open the lock can also take it.
+    """
     place = Layout(Path(directory).absolute())
     try:
         handle = os.open(place.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        raise _not_for_us(place.directory) from None
     except OSError:
         return 0
     try:
@@ -189,10 +194,17 @@ def holder(directory: Path | str) -> int:
     return 0
 
 
+def _not_for_us(directory: Path) -> BadInput:
+    return BadInput(f"store {directory} cannot be read by you", f"run as root, or as a member of group {layout.ACCOUNT}")
+
+
 def _take(place: Layout, patience_s: float, pause: Callable[[float], None]) -> int:
     """The store's lock, held: a file descriptor. A server whose parent was killed just now may need a moment to end."""
     try:
-        handle = os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        group = layout.reader_gid()
+        os.fchmod(handle, 0o600 if group is None else 0o640)
+        os.fchown(handle, -1, -1 if group is None else group)
     except OSError as error:
         raise layout.failure(error, place.directory) from None
     end = time.monotonic() + patience_s

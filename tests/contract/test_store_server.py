@@ -183,6 +183,21 @@ def test_without_root_the_server_is_who_we_are_and_caged_too(tmp_path: Path) -> 
     assert (done.returncode, done.stdout) == (0, "[(0,)]\nBadInput\n"), done.stderr
 
 
+@root_only
+def test_a_store_that_is_not_for_us_says_so(server: Server) -> None:
+    code = """
+import sys
+from store.opening import check
+print(check(sys.argv[1]))
+"""
+    repository = Path(__file__).parents[2]
+    if not all(parent.stat().st_mode & 0o001 for parent in (repository / "store", *(repository / "store").parents)):
+        pytest.skip("this checkout cannot be read by other users")
+    command = [sys.executable, "-c", code, str(server.directory)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=repository, check=False, user=65534, group=65534, extra_groups=[])
+    assert "cannot be read by you; run as root" in done.stdout, done.stderr
+
+
 def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot be used"):
