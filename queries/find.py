@@ -19,31 +19,24 @@ _NUMBER = re.compile(r"-?\d+")
 
 
 class Condition(NamedTuple):
-    """A piece of a WHERE with its parameters, and whether what it looks at may change between the rows of one image.
+    """A piece of a WHERE with its parameters.
 
     ``#`` in the SQL and at the end of the parameters' names becomes a number when conditions are put together.
     """
 
     sql: str
     params: Mapping[str, object]
-    changes: bool = False
-
-
-CHANGING = frozenset({"duration", "end_kind", "exit_code", "exit_signal", "core_dumped", "exec_failed", "utime", "stime", "max_rss_kib"})
-"""Columns that an image's last row fills; only the newest row may be asked for them."""
-_CHANGING_TOO = CHANGING | {"ended", "end_parent_tgid", "renamed", "seen", "version", "flags", "kind"}
 
 
 def text(column: str, pattern: str) -> Condition:
     """The column's text is this, or fits this pattern. Of an array: one of its elements."""
     kind = TYPES[column]
-    changes = column in _CHANGING_TOO
     if kind.startswith("Array"):
         test = fits("x" if "String" in kind else "toString(x)", pattern)
-        return Condition(f"arrayExists(x -> {test.sql}, `{column}`)", test.params, changes)
+        return Condition(f"arrayExists(x -> {test.sql}, `{column}`)", test.params)
     plain = kind in ("String", "LowCardinality(String)")
     test = fits(f"`{column}`" if plain else f"toString(`{column}`)", pattern)
-    return Condition(test.sql, test.params, changes)
+    return Condition(test.sql, test.params)
 
 
 def comparison(written: str) -> Condition:
@@ -57,12 +50,12 @@ def comparison(written: str) -> Condition:
     number = TYPES[column].startswith(("UInt", "Int"))
     if operator in ("=", "!="):
         if number and _NUMBER.fullmatch(value.strip()):
-            return Condition(f"`{column}` {operator} {{value#:Int128}}", {"value#": int(value)}, column in _CHANGING_TOO)
+            return Condition(f"`{column}` {operator} {{value#:Int128}}", {"value#": int(value)})
         same = text(column, _bool(value) if TYPES[column] == "Bool" else value)
-        return same if operator == "=" else Condition(f"NOT ({same.sql})", same.params, same.changes)
+        return same if operator == "=" else Condition(f"NOT ({same.sql})", same.params)
     if not number or not _NUMBER.fullmatch(value.strip()):
         raise BadInput(f"{written!r} compares what is no number", "use = or != with a text or a pattern")
-    return Condition(f"`{column}` {operator} {{value#:Int128}}", {"value#": int(value)}, column in _CHANGING_TOO)
+    return Condition(f"`{column}` {operator} {{value#:Int128}}", {"value#": int(value)})
 
 
 def _bool(value: str) -> str:
@@ -73,7 +66,7 @@ def _bool(value: str) -> str:
 def comm(pattern: str) -> Condition:
     """Its name at exec, or the last that it took."""
     first, second = text("comm", pattern), text("renamed", pattern)
-    return Condition(f"({first.sql} OR {second.sql})", first.params, True)
+    return Condition(f"({first.sql} OR {second.sql})", first.params)
 
 
 def user(name: str) -> Condition:
@@ -94,12 +87,20 @@ def began(since_ns: int | None = None, until_ns: int | None = None) -> Iterator[
 def kinds(names: Sequence[str]) -> Condition:
     """One of these kinds."""
     known = [ImageKind[name.upper()].name.lower() for name in names]
-    return Condition("toString(kind) IN ({value#:Array(String)})", {"value#": known}, True)
+    return Condition("toString(kind) IN ({value#:Array(String)})", {"value#": known})
 
 
 def living() -> Condition:
     """It had not ended."""
-    return Condition("end_kind = {value#:String}", {"value#": EndKind.LIVING.name.lower()}, True)
+    return Condition("end_kind = {value#:String}", {"value#": EndKind.LIVING.name.lower()})
+
+
+def lived(begin_ns: int, end_ns: int) -> Iterator[Condition]:
+    """It lived at some time of this interval, the end not included."""
+    yield Condition("begin < fromUnixTimestamp64Nano({value#:Int64})", {"value#": end_ns})
+    yield Condition(
+        "(end_kind = 'living' OR begin + toIntervalNanosecond(duration) > fromUnixTimestamp64Nano({value#:Int64}))", {"value#": begin_ns}
+    )
 
 
 def under(task_id: UUID) -> Condition:
@@ -124,34 +125,61 @@ def joined(conditions: Iterable[Condition]) -> tuple[str, dict[str, object]]:
     return " AND ".join(pieces) or "1", params
 
 
-KEY = "(host_id, boot_id, start_boottime, tgid, exec_id)"
+KEY = "host_id, boot_id, start_boottime, tgid, exec_id"
+"""What names an image: the tables' sorting key."""
+
+
+def newest(where: str) -> str:
+    """``FROM … WHERE …`` of the newest rows of the images whose newest row fits.
+
+    A newest row that fits is also found without FINAL, which reads the columns of the condition alone. What is found so (outdated rows
+    among it) says which few stretches of the table FINAL has to read.
+    """
+    return f"FROM images FINAL WHERE ({KEY}) IN (SELECT {KEY} FROM images WHERE {where}) AND {where}"
+
+
+STREAM_SETTINGS: Mapping[str, str | int] = {"max_block_size": 8192, "max_threads": 2}
+"""Rows are wide: with whole blocks in many threads a query would take hundreds of megabytes."""
 
 
 def statement(shape: type[S], conditions: Sequence[Condition], limit: int | None) -> tuple[str, dict[str, object]]:
-    """The SELECT: newest rows of the images that fit, oldest first; with ``limit`` only the newest ones.
+    """The SELECT: newest rows of the images that fit.
 
-    Conditions on columns that never change are looked up first without FINAL, which reads these columns alone; the newest rows are
-    then read only where something was found.
+    Without a limit in the order of the tables, which is that of the processes' creation on each host and needs no sorting, so that any
+    number of rows streams. With one the images that began last, newest first; the rows are read whole only of these.
     """
-    lasting = [condition for condition in conditions if not condition.changes]
-    everything, params = joined(conditions)
-    where = everything
-    if lasting:
-        first = joined(condition if not condition.changes else Condition("1", {}) for condition in conditions)[0]
-        where = f"{KEY} IN (SELECT {KEY[1:-1]} FROM images WHERE {first}) AND {everything}"
-    order = "ORDER BY begin DESC, tgid DESC, exec_id DESC LIMIT {limit:UInt64}" if limit is not None else "ORDER BY begin, tgid, exec_id"
-    sql = f"SELECT {columns(shape)} FROM images FINAL WHERE {where} {order}"
-    return sql, params if limit is None else {**params, "limit": limit}
+    where, params = joined(conditions)
+    if limit is None:
+        return f"SELECT {columns(shape)} {newest(where)} ORDER BY {KEY}", params
+    order = "ORDER BY begin DESC, tgid DESC, exec_id DESC"
+    return f"SELECT {columns(shape)} {whole_rows(where, f'{order} LIMIT {{limit:UInt64}}')} {order}", {**params, "limit": limit}
+
+
+def whole_rows(where: str, choice: str = "") -> str:
+    """``FROM … WHERE …`` of the newest rows that fit, for few rows of many columns: which they are is found in the columns of
+    the condition, and the others are then read of these rows alone. ``choice`` may order and limit them."""
+    chosen = f"SELECT {KEY}, version {newest(where)} {choice}"
+    return f"FROM images WHERE ({KEY}, version) IN ({chosen})"
 
 
 def find(source: Source, shape: type[S], conditions: Sequence[Condition], limit: int | None = None) -> Iterator[S]:
-    """Images that fit, oldest first, streamed. With ``limit`` the newest ones, still oldest first."""
+    """Images that fit, streamed, of each host in the order in which their processes were created. With ``limit`` only those that began
+    last, in the order in which they began."""
     sql, params = statement(shape, conditions, limit)
     if limit is not None:
-        yield from reversed(list(make(shape, source.query(sql, params).rows)))
+        yield from reversed(list(once(make(shape, source.query(sql, params).rows))))
         return
-    stream = source.stream(sql, params)
+    stream = source.stream(sql, params, STREAM_SETTINGS)
     try:
         yield from make(shape, stream)
     finally:
         stream.close()
+
+
+def once(rows: Iterable[S]) -> Iterator[S]:
+    """Rows without their equals: a row that was stored twice lies in the table twice until a merge."""
+    before = None
+    for row in rows:
+        if row != before:
+            yield row
+        before = row

@@ -2,18 +2,16 @@
 
 from collections.abc import Iterator
 
+from queries.find import joined, living, once, text, whole_rows
 from queries.history import History, fetch_ancestors, walk
-from queries.rows import Chained, Source, fetch
-from schemas.rows import EndKind
-
-LIVING = "FINAL WHERE end_kind = 'living' {host_filter} ORDER BY host, start, tgid"
-"""Newest rows of images that have not ended. FINAL, for the end is what changes between the rows of one image."""
+from queries.rows import Chained, Source, columns, make
 
 
 def fetch_living(source: Source, host: str = "") -> Iterator[History[Chained]]:
-    """The history of each living process, in the order in which they began."""
-    where = LIVING.replace("{host_filter}", "AND host = {host:String}" if host else "")
-    images = [image for image in fetch(source, Chained, where, {"host": host}) if image.end_kind == EndKind.LIVING]
+    """The history of each living process, in the order in which they were created."""
+    where, params = joined([living(), *([text("host", host)] if host else [])])
+    answer = source.query(f"SELECT {columns(Chained)} {whole_rows(where)} ORDER BY host, start, tgid", params)
+    images = list(once(make(Chained, answer.rows)))
     known = fetch_ancestors(source, Chained, images)
     for image in images:
         yield walk(image, known)

@@ -12,6 +12,7 @@ from uuid import UUID
 from schemas.rows import EndKind, ImageKind, LossCause
 
 Params = Mapping[str, object]
+Settings = Mapping[str, str | int]
 
 
 class Answer(Protocol):
@@ -38,10 +39,10 @@ class Arriving(Protocol):
 class Source(Protocol):
     """What the reading side needs of a store: store.connection.Connection, or whatever a test gives."""
 
-    def query(self, sql: str, params: Params | None = None) -> Answer:
+    def query(self, sql: str, params: Params | None = None, settings: Settings | None = None) -> Answer:
         """All rows."""
 
-    def stream(self, sql: str, params: Params | None = None) -> Arriving:
+    def stream(self, sql: str, params: Params | None = None, settings: Settings | None = None) -> Arriving:
         """Rows while they arrive."""
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
+from queries import find as finding
 from queries import losses
-from queries.globs import fits
 from queries.history import label
 from queries.quoting import quote_name
 from queries.rows import NEWEST, Source, fetch
@@ -50,6 +50,7 @@ class Candidate(NamedTuple):
     host_id: UUID
     host: bytes
     boot_id: UUID
+    start_boottime: int
     task_id: UUID
     tgid: int
     exec_id: int
@@ -78,24 +79,28 @@ def parse_target(text: str) -> Target:
     return Target(text, host, name=rest)
 
 
-_BY_TGID = f"WHERE tgid = {{tgid:UInt32}} AND start < fromUnixTimestamp64Nano({{before:Int64}}) {{host_filter}} {NEWEST}"
+_BY_TGID = f"WHERE tgid = {{tgid:UInt32}} AND start < fromUnixTimestamp64Nano({{before:Int64}}) AND {{host}} {NEWEST}"
 _BY_ID = f"WHERE task_id = {{task_id:UUID}} {NEWEST}"
-_BY_NAME = f"WHERE (host_id, boot_id, start_boottime, tgid) IN (SELECT host_id, boot_id, start_boottime, tgid FROM images WHERE {{name_filter}} AND start < fromUnixTimestamp64Nano({{before:Int64}}) {{host_filter}}) {NEWEST}"  # noqa: E501
 _FAR = (1 << 63) - 1
+_NAMED_MAX = 1000
+"""Images of one name that are looked at, those that began last first."""
 
 
 def candidates(source: Source, target: Target, at: Moment | None) -> list[Candidate]:
-    """Images of every process that the target may mean; of a name also the images under other names."""
-    params: dict[str, object] = {"before": at.end_ns if at else _FAR, "host": target.host}
-    host_filter = "AND host = {host:String}" if target.host else ""
+    """Images that the target may mean: by pid or task_id all images of each process, by name the images that bore it (the living ones if
+    there are any and no moment is asked for)."""
     if target.task_id is not None:
         return fetch(source, Candidate, _BY_ID, {"task_id": target.task_id})
     if target.tgid is not None:
-        return fetch(source, Candidate, _BY_TGID.replace("{host_filter}", host_filter), {**params, "tgid": target.tgid})
-    test = fits("exe" if "/" in target.name else "comm", target.name)
-    params |= {name.replace("#", "_name"): value for name, value in test.params.items()}
-    where = _BY_NAME.replace("{host_filter}", host_filter).replace("{name_filter}", test.sql.replace("#", "_name"))
-    return fetch(source, Candidate, where, params)
+        where = _BY_TGID.replace("{host}", "host = {host:String}" if target.host else "1")
+        return fetch(source, Candidate, where, {"before": at.end_ns if at else _FAR, "tgid": target.tgid, "host": target.host})
+    wanted = [finding.text("exe" if "/" in target.name else "comm", target.name)]
+    if target.host:
+        wanted.append(finding.text("host", target.host))
+    if at is not None:
+        return list(finding.find(source, Candidate, [*wanted, *finding.lived(at.begin_ns, at.end_ns)], _NAMED_MAX))
+    living = list(finding.find(source, Candidate, [*wanted, finding.living()], _NAMED_MAX))
+    return living or list(finding.find(source, Candidate, wanted, _NAMED_MAX))
 
 
 def processes(images: Iterable[Candidate]) -> list[list[Candidate]]:
@@ -162,7 +167,9 @@ def _ambiguous(target: Target, found: Sequence[Sequence[Candidate]]) -> BadInput
     )
 
 
-_WHOLE = f"WHERE task_id = {{task_id:UUID}} AND exec_id = {{exec_id:UInt64}} {NEWEST}"
+_WHOLE = f"""
+WHERE host_id = {{host_id:UUID}} AND boot_id = {{boot_id:UUID}} AND start_boottime = {{start_boottime:UInt64}} AND tgid = {{tgid:UInt32}}
+  AND exec_id = {{exec_id:UInt64}} {NEWEST}"""
 
 
 def find_image(source: Source, target: Target, at: Moment | None = None) -> ImageRow:
@@ -170,7 +177,7 @@ def find_image(source: Source, target: Target, at: Moment | None = None) -> Imag
     chosen = choose(target, candidates(source, target, at), at)
     if chosen is None:
         raise _never_was(source, target, at)
-    return fetch(source, ImageRow, _WHOLE, {"task_id": chosen.task_id, "exec_id": chosen.exec_id})[0]
+    return fetch(source, ImageRow, _WHOLE, chosen._asdict())[0]
 
 
 def _never_was(source: Source, target: Target, at: Moment | None) -> BadInput:

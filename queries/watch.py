@@ -16,8 +16,8 @@ from schemas.identity import NIL
 
 OVERLAP_NS = 5_000_000_000
 """How much older than the newest begin a look goes back; the join holds a first row back for 200 ms of event time."""
-BACK_DAYS = 2
-"""Wall clocks set back by more than this hide execs from watch (never from find)."""
+BACK_NS = 6 * 3_600_000_000_000
+"""Wall clocks set back by more than this hide execs from watch (never from find); the shorter, the less a look reads."""
 HOLD_LOOKS = 4
 """Looks for which an exec waits for the rows of its ancestors, which may be written a moment after it."""
 KNOWN_MAX = 100_000
@@ -29,7 +29,6 @@ SELECT {columns}, boot_id, begin_boottime FROM images
 WHERE kind = 'exec' AND begin >= fromUnixTimestamp64Nano({{floor:Int64}})
   AND begin_boottime > transform(boot_id, {{boots:Array(UUID)}}, {{marks:Array(UInt64)}}, toUInt64(0)) AND ({condition})
 {newest}"""
-_DAY_NS = 86_400_000_000_000
 
 
 @dataclass(slots=True)
@@ -61,7 +60,7 @@ class Watcher:
         """From now on: what is in the store already is not shown."""
         for boot_id, boottime, begin in self.source.query(_MARKS).rows:
             self._marks[boot_id] = boottime
-            self._floor = max(self._floor, begin - BACK_DAYS * _DAY_NS)
+            self._floor = max(self._floor, begin - BACK_NS)
         for image, boot_id, boottime in self._new():
             self._shown[image.task_id, image.exec_id] = (boot_id, boottime)
         self._started = True
@@ -73,7 +72,7 @@ class Watcher:
             if (image.task_id, image.exec_id) not in self._shown:
                 self._shown[image.task_id, image.exec_id] = (boot_id, boottime)
                 self._marks[boot_id] = max(self._marks.get(boot_id, 0), boottime)
-                self._floor = max(self._floor, image.begin - BACK_DAYS * _DAY_NS)
+                self._floor = max(self._floor, image.begin - BACK_NS)
                 self._waiting.append(_Waiting(image))
         self._forget()
         return self._ready()

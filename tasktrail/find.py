@@ -56,7 +56,9 @@ def find(
     config_file: str | None,
     **filters: Any,
 ) -> None:
-    """Look for images (programs that processes ran) by any column; all conditions must hold. Oldest first.
+    """Look for images (programs that processes ran) by any column; all conditions must hold.
+
+    They come in the order in which their processes were created, host by host; with --limit in the order in which they began.
 
     A GLOB is a whole text with * for anything, ? for one byte and [...] for a set. In a pipe every image is a JSON object with all its
     columns; bytes that are not UTF-8 follow exactly in a field named ..._hex. `tasktrail sql 'DESCRIBE images'` lists the columns.

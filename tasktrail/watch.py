@@ -43,18 +43,27 @@ def watch(interval: float, count: int | None, as_json: bool, store: str | None, 
 
     An exec is shown once its row is stored: some tenths of a second after it, or when it ends. None is left out and none comes twice.
     """
+    as_json = as_json or not terminal.on_terminal()
+    try:
+        with reading(store, config_file) as source:
+            watcher = Watcher(source, conditions(source, take(filters)))
+            watcher.start()
+            _follow(watcher, interval, count, as_json)
+    except KeyboardInterrupt:
+        return
+
+
+def _follow(watcher: Watcher, interval: float, count: int | None, as_json: bool) -> None:
+    """Show what comes, up to ``count`` execs."""
     shown = 0
-    with reading(store, config_file) as source:
-        watcher = Watcher(source, conditions(source, take(filters)))
-        watcher.start()
-        while True:
-            for history in watcher.look():
-                _show(history, as_json or not terminal.on_terminal())
-                shown += 1
-                if shown == count:
-                    return
-            sys.stdout.flush()
-            select.select([], [], [], interval)
+    while True:
+        for history in watcher.look():
+            _show(history, as_json)
+            shown += 1
+            if shown == count:
+                return
+        sys.stdout.flush()
+        select.select([], [], [], interval)
 
 
 def _show(history: History[Chained], as_json: bool) -> None:

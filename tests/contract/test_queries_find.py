@@ -47,11 +47,11 @@ def found(store: Store, *conditions: Condition, limit: int | None = None) -> lis
     return [(row.tgid, row.comm) for row in find.find(store.reader, Brief, conditions, limit)]
 
 
-def test_any_column_finds_oldest_first(world: Store) -> None:
+def test_any_column_finds_in_the_order_of_creation(world: Store) -> None:
     assert found(world, find.text("exe", "*/curl")) == [(950, b"curl"), (961, b"curl")]
     assert found(world, find.text("argv", "*.example.com/*")) == [(950, b"curl")]
     assert found(world, find.text("argv", "a b")) == [(950, b"curl")]
-    assert found(world, find.user("ann"), find.kinds(["exec"])) == [(901, b"bash"), (950, b"curl"), (901, b"zsh")]
+    assert found(world, find.user("ann"), find.kinds(["exec"])) == [(901, b"bash"), (901, b"zsh"), (950, b"curl")]
     assert found(world, find.user("1000"), find.text("tty", "pts/*")) == [(901, b"bash")]
     assert found(world, find.text("cwd", "/home/*")) == [(901, b"bash")]
     assert found(world, find.comm("[bc]a*")) == [(901, b"bash"), (970, b"bad")]
@@ -81,7 +81,7 @@ def test_under_means_all_that_descends(world: Store) -> None:
     assert found(world, find.under_name("*/cron")) == [(961, b"curl"), (970, b"bad")]
     assert found(world, find.under_name("bash")) == [(950, b"curl")]  # zsh is bash's own process
     sshd = next(find.find(world.reader, ImageRow, [find.text("comm", "sshd"), find.kinds(["exec"])]))
-    assert found(world, find.under(sshd.task_id)) == [(899, b"sshd"), (901, b"bash"), (950, b"curl"), (901, b"zsh")]
+    assert found(world, find.under(sshd.task_id)) == [(899, b"sshd"), (901, b"bash"), (901, b"zsh"), (950, b"curl")]
 
 
 def test_interval_and_limit(world: Store) -> None:

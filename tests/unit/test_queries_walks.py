@@ -193,6 +193,7 @@ def candidate(
         host,
         b"h%d" % host.int,
         ONE,
+        start,
         UUID(int=host.int << 64 | tgid << 32 | start),
         tgid,
         exec_id,
@@ -290,12 +291,6 @@ def test_what_a_person_writes_never_becomes_sql() -> None:
     ]
     sql, params = find.joined(conditions)
     assert "OR 1=1" not in sql and len(params) == len(conditions)
-
-
-def test_conditions_on_what_changes_are_only_asked_of_the_newest_rows() -> None:
-    sql, _ = find.statement(Brief, [find.text("exe", "/x"), find.living()], None)
-    inner = sql[sql.index("IN (SELECT") : sql.index(") AND")]
-    assert "end_kind" not in inner and "exe" in inner and "FINAL" in sql
 
 
 # -- endings --
