@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, place.says) for name, place in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup)
 @click.version_option(package_name="tasktrail")
 def cli() -> None:
     """Where did this process come from, and what did it start?
