@@ -137,6 +137,7 @@ class Embedded:
     _probe_ns: int = 0
     _exec_probe_ns: int = 0
     _lost: int = 0
+    _gap_marked: bool = False
 
     def __post_init__(self) -> None:
         self.state = read_state(self.state_path)
@@ -261,6 +262,7 @@ class Embedded:
             self.progress.last_good_ns = boottime_ns
             if not self.progress.recording:
                 self._snapshots_due = 2
-        elif self.progress.recording:
-            self.recorder.mark(Mark.LINKS_LOST, self.progress.last_good_ns)
+            self._gap_marked = False
+        elif not self._gap_marked:
+            self._gap_marked = self.recorder.mark(Mark.LINKS_LOST, self.progress.last_good_ns)
         self.progress.recording = alive

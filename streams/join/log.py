@@ -9,7 +9,7 @@ from schemas.errors import DecodeError
 from schemas.events import Exec, Exit, Fork, Mark, MarkRecord, Record, Rename, decode_record
 from schemas.rows import EndKind, LossCause, Row
 from streams.join import snapshot, transitions
-from streams.join.losses import count_lost, lose, mark
+from streams.join.losses import count_lost, first_event, lose, mark
 from streams.join.model import HostState, Interval
 from streams.join.rows import refresh, write_due
 
@@ -105,7 +105,7 @@ def _records(state: HostState, batch: Batch, hole: int, rows: list[Row]) -> None
                 _tell_unread(state, rows)
             if record.lost > state.counters.get("lost", 0):
                 count_lost(state, record.lost, position, since_ns, rows)
-            _event(state, record, position, since_ns, rows)
+            _event(state, record, position, rows)
     except DecodeError:
         _count_unread(state, start)
     if missing is not None:
@@ -131,8 +131,12 @@ def _tell_unread(state: HostState, rows: list[Row]) -> None:
     lose(state, position, LossCause.UNDECODABLE, (since_ns, state.now_ns), amount, f"{amount} records could not be read", rows)
 
 
-def _event(state: HostState, record: Record, position: int, since_ns: int, rows: list[Row]) -> None:
+def _event(state: HostState, record: Record, position: int, rows: list[Row]) -> None:
     kind = type(record)
+    if kind is not MarkRecord:
+        if not state.recording_since_ns:
+            first_event(state, record.time_ns, position, rows)
+        state.event_ns = max(state.event_ns, record.time_ns)
     if kind is Fork:
         transitions.fork(state, record, position, rows)  # type: ignore[arg-type]
     elif kind is Exec:
@@ -142,7 +146,7 @@ def _event(state: HostState, record: Record, position: int, since_ns: int, rows:
     elif kind is Rename:
         transitions.rename(state, record, rows)  # type: ignore[arg-type]
     elif isinstance(record, MarkRecord):
-        mark(state, record, position, since_ns, rows)
+        mark(state, record, position, rows)
         if record.mark == Mark.SNAPSHOT_BEGIN:
             snapshot.begin(state, record.values[0])
         elif record.mark == Mark.SNAPSHOT_END:

@@ -38,7 +38,7 @@ _CLOCK_COUNTERS = (
 )
 
 
-def mark(state: HostState, record: MarkRecord, position: int, since_ns: int, rows: list[Row]) -> None:
+def mark(state: HostState, record: MarkRecord, position: int, rows: list[Row]) -> None:
     """A remark of the recorder (those of snapshots are streams.join.snapshot's)."""
     state.reader = (record.tgid, record.start_ns)
     if record.mark == Mark.CLOCK:
@@ -49,7 +49,13 @@ def mark(state: HostState, record: MarkRecord, position: int, since_ns: int, row
         detail = "the recorder's programs were detached"
         lose(state, position, LossCause.NO_RECORDER, (last_good_ns, record.time_ns), 0, detail, rows)
     elif record.mark == Mark.ATTACHED:
-        _attached(state, record, position, since_ns, rows)
+        _attached(state, record, position, rows)
+
+
+def first_event(state: HostState, time_ns: int, position: int, rows: list[Row]) -> None:
+    """An event came before any mark of attachment, which found no room: recording began with it at the latest."""
+    state.recording_since_ns = time_ns
+    rows.append(loss_row(state, position, LossCause.NO_RECORDER, (0, time_ns), 0, "before the recorder was loaded"))
 
 
 def _clock(state: HostState, record: MarkRecord, position: int, rows: list[Row]) -> None:
@@ -65,7 +71,7 @@ def _clock(state: HostState, record: MarkRecord, position: int, rows: list[Row])
     state.counters["clock_ns"] = state.now_ns
 
 
-def _attached(state: HostState, record: MarkRecord, position: int, since_ns: int, rows: list[Row]) -> None:
+def _attached(state: HostState, record: MarkRecord, position: int, rows: list[Row]) -> None:
     """The programs are attached; if nobody recorded before, the time until now is a loss."""
     if not record.values[0]:
         if state.links_lost is not None:
@@ -74,7 +80,7 @@ def _attached(state: HostState, record: MarkRecord, position: int, since_ns: int
         elif not state.recording_since_ns:
             gap_position, begin_ns, detail = position, 0, "before the recorder was loaded"
         else:
-            gap_position, begin_ns, detail = position, since_ns, "nobody recorded"
+            gap_position, begin_ns, detail = position, state.event_ns, "nobody recorded"
         if state.recording_since_ns:
             lose(state, gap_position, LossCause.NO_RECORDER, (begin_ns, record.time_ns), 0, detail, rows)
         else:

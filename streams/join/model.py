@@ -38,6 +38,7 @@ class Process:
     by_parent        the creator is not recorded: it is the kernel's parent in a snapshot
     lost             the loss that hides its creator
     image            its newest image
+    shown            a snapshot has shown it
     absent           snapshots in a row that did not show it
     born_snapshot    the snapshot that was open when it was first known, 0 if none
     ancestry         its creators, as of ``ancestry_stamp``
@@ -59,6 +60,7 @@ class Process:
     by_parent: bool = False
     lost: Interval = NEVER
     image: "Image | None" = None
+    shown: bool = False
     absent: int = 0
     born_snapshot: int = 0
     ancestry: "Ancestry | None" = None
@@ -77,11 +79,12 @@ class Image:
     own          it was exec'd, so it is an element of its chain; a forked image is not
     base         the element before it on the chain
     begin_ns     boottime of its first record; wall clock beside it
-    touched_ns   the join's now when its last fact arrived
+    touched_ns   the join's now when its last fact arrived; wall clock beside it
     sure_ns      the join's now when a record last proved that it was its process's image
     had_child    a process was forked while it was the current image
-    written      a row of it has been given out
+    version      of its newest row, 0 if none was given out yet
     waiting      it stands in the queue of rows that become due
+    end_lost     the loss that hides how it ended
     lost, before why something is missing right before it or in it
     chain        its columns chain_kind to chain_exe, as of ``chain_stamp``
     """
@@ -102,17 +105,24 @@ class Image:
     epoch: int = 0
     parent_exec_id: int = 0
     touched_ns: int = 0
+    touched_wall_ns: int = 0
     sure_ns: int = 0
     had_child: bool = False
-    written: bool = False
+    version: int = 0
     waiting: bool = False
     lost: Interval = NEVER
     before: bool = False
     end: End = LIVING
     end_ns: int = 0
+    end_lost: Interval = NEVER
     end_parent_tgid: int = 0
     chain: "Chain | None" = None
     chain_stamp: int = -1
+
+    @property
+    def written(self) -> bool:
+        """Whether a row of it has been given out."""
+        return self.version > 0
 
     @property
     def head(self) -> "Image | None":
@@ -155,6 +165,7 @@ class HostState:
 
     ring_id, position  how far the log is read
     events             records that were read in this boot
+    event_ns           the latest time of a record that an attached program wrote: marks can be put without any
     now_ns             the running maximum of record times
     offset_ns          realtime - boottime of the latest clock mark, None before the first
     counters           what the recorder had counted at the latest record or mark, by name
@@ -178,6 +189,7 @@ class HostState:
     ring_id: int = 0
     position: int = 0
     events: int = 0
+    event_ns: int = 0
     now_ns: int = 0
     offset_ns: int | None = None
     counters: dict[str, int] = field(default_factory=dict)
@@ -196,6 +208,11 @@ class HostState:
     waiting: deque[tuple[int, Image]] = field(default_factory=deque)
     refresh_day: int = 0
     relinks: int = 0
+
+    def touch(self, image: Image) -> None:
+        """A fact about the image arrived now."""
+        image.touched_ns = self.now_ns
+        image.touched_wall_ns = self.wall_ns(self.now_ns)
 
     def wall_ns(self, boottime_ns: int) -> int:
         """Wall clock at that boottime, by the clock pair in force."""

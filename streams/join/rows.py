@@ -38,13 +38,14 @@ def chain_of(head: Image | None, stamp: int) -> Chain:
 
 
 def _exe(image: Image) -> bytes:
-    exe = image.facts[0] if image.facts else b""
+    exe = image.facts[0] if image.facts and image.kind != UNKNOWN else b""
     assert isinstance(exe, bytes)
     return exe
 
 
 def _longer(chain: Chain, head: Image) -> Chain:
     """The chain with one more element; the oldest goes where there are too many."""
+    known = head.kind != UNKNOWN
     full = len(chain.kinds) >= limits.CHAIN_ELEMENTS_MAX
     if full:
         chain = _without_oldest(chain)
@@ -52,10 +53,10 @@ def _longer(chain: Chain, head: Image) -> Chain:
         chain.kinds + (head.kind,),
         chain.tgids + (head.tgid,),
         chain.exec_ids + (head.exec_id,),
-        chain.starts + (head.begin_wall_ns,),
-        chain.comms + (head.comm,),
+        chain.starts + (head.begin_wall_ns if known else 0,),
+        chain.comms + (head.comm if known else b"",),
         chain.exes + (_exe(head),),
-        chain.whole and head.kind != UNKNOWN,
+        chain.whole and known,
         chain.cut or full,
         chain.before or head.before,
         chain.lost if head.lost == NEVER else join_intervals(chain.lost, head.lost),
@@ -78,26 +79,28 @@ def _without_oldest(chain: Chain) -> Chain:
 
 
 def _walked(head: Image) -> Chain:
-    """The chain from its elements, newest first, as far as the limit."""
+    """The chain from its elements: the newest as columns, all of them for what is said of it as a whole."""
     elements: list[Image] = []
+    before, lost, length = False, NEVER, 0
     element: Image | None = head
-    while element is not None and len(elements) < limits.CHAIN_ELEMENTS_MAX:
-        elements.append(element)
+    while element is not None:
+        length += 1
+        if length <= limits.CHAIN_ELEMENTS_MAX:
+            elements.append(element)
+        before = before or element.before
+        lost = join_intervals(lost, element.lost)
         element = element.base
     elements.reverse()
-    lost = NEVER
-    for one in elements:
-        lost = join_intervals(lost, one.lost)
     return Chain(
         tuple(one.kind for one in elements),
         tuple(one.tgid for one in elements),
         tuple(one.exec_id for one in elements),
-        tuple(one.begin_wall_ns for one in elements),
-        tuple(one.comm for one in elements),
+        tuple(one.begin_wall_ns if one.kind != UNKNOWN else 0 for one in elements),
+        tuple(one.comm if one.kind != UNKNOWN else b"" for one in elements),
         tuple(_exe(one) for one in elements),
-        all(one.kind != ImageKind.UNKNOWN for one in elements),
-        element is not None,
-        any(one.before for one in elements),
+        all(one.kind != UNKNOWN for one in elements),
+        length > limits.CHAIN_ELEMENTS_MAX,
+        before,
         lost,
     )
 
@@ -120,7 +123,7 @@ def ancestry_of(process: Process, stamp: int) -> Ancestry:
 
 
 def _walked_ancestry(process: Process) -> Ancestry:
-    """The creators from link to link, as far as the limit."""
+    """The creators from link to link: the nearest by name, all of them for what is said of the way as a whole."""
     ids: list[UUID] = []
     before, lost = False, NEVER
     each = process
@@ -128,22 +131,24 @@ def _walked_ancestry(process: Process) -> Ancestry:
         before = before or each.by_parent
         lost = join_intervals(lost, each.lost)
         if each.root:
-            return Ancestry(tuple(ids), False, before, lost)
-        if len(ids) == limits.ANCESTORS_MAX:
-            return Ancestry(tuple(ids), True, before, lost)
+            break
         if each.creator is None:
-            return Ancestry((*ids, NIL), False, before, lost)
+            before = before or each.lost == NEVER
+            ids.append(NIL)
+            break
         each = each.creator
         ids.append(each.task_id)
+    return Ancestry(tuple(ids[: limits.ANCESTORS_MAX]), len(ids) > limits.ANCESTORS_MAX, before, lost)
 
 
 def image_row(state: HostState, image: Image, stage: Stage, version_ns: int, seen_wall_ns: int) -> ImageRow:
-    """The row of an image as it is known now."""
+    """The row of an image as it is known now, newer than the one before even if both were made in one moment."""
     process = image.process
+    image.version = max(version_ns * 4 + stage, image.version + 1)
     assert process is not None
     chain = chain_of(image.head, state.relinks)
     ancestry = ancestry_of(process, state.relinks)
-    lost = join_intervals(join_intervals(chain.lost, ancestry.lost), image.lost)
+    lost = join_intervals(join_intervals(chain.lost, ancestry.lost), join_intervals(image.lost, image.end_lost))
     end_kind = image.end[1]
     touched = lost != NEVER or end_kind in (EndKind.SUPERSEDED, EndKind.GONE)
     return ImageRow._make(
@@ -189,7 +194,7 @@ def image_row(state: HostState, image: Image, stage: Stage, version_ns: int, see
             image.position,
             image.epoch,
             seen_wall_ns // SECOND_NS,
-            version_ns * 4 + stage,
+            image.version,
         )
     )
 
@@ -231,20 +236,18 @@ def write_due(state: HostState, now_ns: int, rows: list[Row]) -> None:
         image.waiting = False
         process = image.process
         if process is not None and process.image is image and image.end[1] == EndKind.LIVING:
-            image.written = True
-            rows.append(image_row(state, image, Stage.BEGIN, image.touched_ns, state.wall_ns(image.touched_ns)))
+            rows.append(image_row(state, image, Stage.BEGIN, image.touched_ns, image.touched_wall_ns))
 
 
 def write_end(state: HostState, image: Image, rows: list[Row]) -> None:
     """Write an image that has ended."""
-    image.written = True
     rows.append(image_row(state, image, Stage.END, image.touched_ns, state.wall_ns(image.end_ns)))
 
 
 def write_again(state: HostState, image: Image, rows: list[Row]) -> None:
     """Write an image again whose facts have changed after it was written."""
     stage = Stage.BEGIN if image.end[1] == EndKind.LIVING else Stage.END
-    rows.append(image_row(state, image, stage, image.touched_ns, state.wall_ns(image.touched_ns)))
+    rows.append(image_row(state, image, stage, image.touched_ns, image.touched_wall_ns))
 
 
 def refresh(state: HostState, now_ns: int, rows: list[Row]) -> None:

@@ -18,8 +18,7 @@ VERSION = 1
 _PLAIN = (
     "ring_id",
     "position",
-    "events",
-    "now_ns",
+    "events", "event_ns", "now_ns",
     "offset_ns",
     "recording_since_ns",
     "last_snapshot",
@@ -29,11 +28,11 @@ _PLAIN = (
 )
 _PROCESS_PLAIN = (
     "tgid", "start_ns", "start_wall_ns", "root", "creator_tgid", "creator_exec_id", "creator_tid", "clone_flags",
-    "parent_tgid", "by_parent", "absent", "born_snapshot",
+    "parent_tgid", "by_parent", "shown", "absent", "born_snapshot",
 )  # fmt: skip
 _IMAGE_PLAIN = (
     "exec_id", "kind", "own", "tgid", "begin_ns", "begin_wall_ns", "ring_id", "position", "epoch", "parent_exec_id",
-    "touched_ns", "sure_ns", "had_child", "written", "waiting", "before", "end_ns", "end_parent_tgid",
+    "touched_ns", "touched_wall_ns", "sure_ns", "had_child", "version", "waiting", "before", "end_ns", "end_parent_tgid",
 )  # fmt: skip
 
 
@@ -115,6 +114,7 @@ def dump(state: HostState) -> bytes:
                 _text(image.renamed),
                 _plain(image.facts),
                 image.lost,
+                image.end_lost,
                 image.end,
                 processes[image.process] if image.process else -1,
                 images[image.base] if image.base else -1,
@@ -180,7 +180,7 @@ def _process(state: HostState, values: list[Any]) -> Process:
 
 def _image(values: list[Any]) -> Image:
     plain = dict(zip(_IMAGE_PLAIN, values, strict=False))
-    comm, renamed, facts, lost, end = values[len(_IMAGE_PLAIN) : len(_IMAGE_PLAIN) + 5]
+    comm, renamed, facts, lost, end_lost, end = values[len(_IMAGE_PLAIN) : len(_IMAGE_PLAIN) + 6]
     return Image(
         process=None,
         base=None,
@@ -188,6 +188,7 @@ def _image(values: list[Any]) -> Image:
         renamed=renamed.encode("latin-1"),
         facts=cast("tuple[object, ...]", _exact(facts)),
         lost=cast(Interval, tuple(lost)),
+        end_lost=cast(Interval, tuple(end_lost)),
         end=cast(End, tuple(end)),
         **plain,
     )

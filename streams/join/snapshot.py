@@ -98,6 +98,7 @@ def _add(state: HostState, record: Seen, position: int, rows: list[Row]) -> None
     """A living process that was not known."""
     make_way(state, record.tgid, record.start_ns, rows)
     process = new_process(state, record.tgid, record.start_ns)
+    process.shown = True
     fork_exec_id = _link(state, process, record, position, rows)
     lost, before = why_missing(state, record.start_ns, record.start_ns)
     own = record.exec_id > fork_exec_id
@@ -169,18 +170,18 @@ def _known_image(process: Process | None, exec_id: int) -> Image | None:
 def _describe(state: HostState, image: Image, record: Seen) -> None:
     image.comm, image.epoch, image.parent_exec_id = record.comm, record.epoch, record.parent_exec_id
     image.facts = program_facts(state, record)
-    image.touched_ns = image.sure_ns = state.now_ns
+    image.sure_ns = state.now_ns
+    state.touch(image)
 
 
 def _describe_ended(state: HostState, image: Image, record: Seen, rows: list[Row]) -> None:
     """It ended while the snapshot was taken; if nothing else told what it was, the snapshot does."""
     if image.kind == ImageKind.UNKNOWN and image.exec_id == record.exec_id and image.process is not None:
         image.kind = ImageKind.SEEN
-        touched_ns = state.now_ns
+        state.relinks += 1
         if image.process.creator is None and not image.process.root:
             _hang(state, image.process, image, record, image.position, rows)
         _describe(state, image, record)
-        image.touched_ns = touched_ns
         write_again(state, image, rows)
 
 
@@ -188,6 +189,7 @@ def _verify(state: HostState, process: Process, record: Seen, position: int, row
     """A process that is known: its exec_id proves whether execs were lost, and what was not known is filled in."""
     image = process.image
     assert image is not None
+    shown, process.shown = process.shown, True
     if record.exec_id < image.exec_id:
         return
     image.sure_ns = state.now_ns if record.exec_id == image.exec_id else image.sure_ns
@@ -197,15 +199,16 @@ def _verify(state: HostState, process: Process, record: Seen, position: int, row
         changed = True
     elif image.kind == ImageKind.UNKNOWN:
         image.kind = ImageKind.SEEN
+        state.relinks += 1
         changed = True
-    if not process.creator_recorded and (process.creator is None or record.flags & Flag.CREATOR_KNOWN):
+    if not process.creator_recorded and (not shown or record.flags & Flag.CREATOR_KNOWN):
         linked = process.creator
         _hang(state, process, image, record, position, rows)
         changed = changed or process.creator is not linked or process.root
     if changed:
         if image.kind == ImageKind.SEEN:
             _describe(state, image, record)
-        image.touched_ns = state.now_ns
+        state.touch(image)
         if image.written:
             write_again(state, image, rows)
         else:
@@ -214,8 +217,10 @@ def _verify(state: HostState, process: Process, record: Seen, position: int, row
 
 def _hang(state: HostState, process: Process, image: Image, record: Seen, position: int, rows: list[Row]) -> None:
     """Link a known process whose creator was not known, and hang its chain from there."""
+    hidden_by = process.lost
     fork_exec_id = _link(state, process, record, position, rows)
     if process.creator is None and not process.root:
+        process.lost = hidden_by
         return
     if image.kind == ImageKind.SEEN and not image.own and record.exec_id > fork_exec_id:
         image.own, image.tgid = True, process.tgid
@@ -248,5 +253,5 @@ def _write_relinked(state: HostState, rows: list[Row]) -> None:
     for process in state.living.values():
         image = process.image
         if image is not None and image.written and image.touched_ns < state.now_ns:
-            image.touched_ns = state.now_ns
+            state.touch(image)
             write_again(state, image, rows)

@@ -53,6 +53,7 @@ def new_image(
         ring_id=state.ring_id,
         position=position,
         touched_ns=state.now_ns,
+        touched_wall_ns=state.wall_ns(state.now_ns),
         sure_ns=state.now_ns,
     )
     process.image = image
@@ -78,7 +79,7 @@ def end_image(state: HostState, image: Image, end_kind: EndKind, end_ns: int, ro
     """The image is over; its last row is written."""
     image.end = (max(0, end_ns - image.begin_ns), end_kind, *facts)  # type: ignore[assignment]
     image.end_ns = max(end_ns, image.begin_ns)
-    image.touched_ns = state.now_ns
+    state.touch(image)
     write_end(state, image, rows)
 
 
@@ -89,7 +90,7 @@ def end_process(
     image = process.image
     assert image is not None
     if end_kind in (EndKind.SUPERSEDED, EndKind.GONE):
-        image.lost = why_missing(state, image.sure_ns, state.now_ns)[0]
+        image.end_lost = why_missing(state, image.sure_ns, state.now_ns)[0]
     end_image(state, image, end_kind, end_ns, rows, facts)
     key = (process.tgid, process.start_ns)
     if state.living.get(process.tgid) is process:
@@ -132,7 +133,7 @@ def image_at(state: HostState, process: Process, exec_id: int, position: int, ro
     lost, before = why_missing(state, process.start_ns, process.start_ns)
     if element is None or element.exec_id < exec_id:
         element = gap(state, element, exec_id, 0, lost, before)
-    return Image(process, exec_id, ImageKind.UNKNOWN, False, element, facts=NO_FACTS, lost=lost, before=before, touched_ns=state.now_ns)
+    return Image(process, exec_id, ImageKind.UNKNOWN, False, element, facts=NO_FACTS, lost=lost, before=before)
 
 
 def lost_exec(state: HostState, process: Process, exec_id: int, position: int, rows: list[Row]) -> Image:
@@ -233,7 +234,7 @@ def _late_fork(state: HostState, process: Process, record: Fork, rows: list[Row]
         image.facts = fork_facts(state, record, creator_image or image)
         image.begin_ns, image.begin_wall_ns = record.time_ns, state.wall_ns(record.time_ns)
         image.lost = NEVER
-    image.touched_ns = state.now_ns
+    state.touch(image)
     if image.written:
         write_again(state, image, rows)
 
@@ -274,7 +275,8 @@ def exec_(state: HostState, record: Exec, position: int, rows: list[Row]) -> Non
             _named_at_last(state, process, image, record, position)
     image.comm, image.epoch, image.parent_exec_id = record.comm, record.epoch, record.parent_exec_id
     image.facts = program_facts(state, record)
-    image.touched_ns = image.sure_ns = state.now_ns
+    image.sure_ns = state.now_ns
+    state.touch(image)
     if image.written:
         write_again(state, image, rows)
     else:
@@ -359,11 +361,13 @@ def exit_(state: HostState, record: Exit, position: int, rows: list[Row]) -> Non
 
 def rename(state: HostState, record: Rename, rows: list[Row]) -> None:
     """The main thread took another comm. A burst of renames becomes one row."""
-    if (record.tgid, record.start_ns) == state.reader and record.comm.startswith(events.PROBE_COMM):
+    probing = record.comm.startswith(events.PROBE_COMM) or record.old_comm.startswith(events.PROBE_COMM)
+    if probing and (record.tgid, record.start_ns) == state.reader:
         return
     process = find(state, record.tgid, record.start_ns)
     if process is None or process.image is None or process.image.exec_id != record.exec_id:
         return
     process.image.renamed = record.comm
-    process.image.touched_ns = process.image.sure_ns = state.now_ns
+    process.image.sure_ns = state.now_ns
+    state.touch(process.image)
     wait(state, process.image)
