@@ -18,7 +18,9 @@ VERSION = 1
 _PLAIN = (
     "ring_id",
     "position",
-    "events", "event_ns", "now_ns",
+    "events",
+    "event_ns",
+    "now_ns",
     "offset_ns",
     "recording_since_ns",
     "last_snapshot",

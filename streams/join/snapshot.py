@@ -119,7 +119,7 @@ def _link(state: HostState, process: Process, record: Seen, position: int, rows:
     if record.flags & Flag.CREATOR_KNOWN:
         process.creator, process.by_parent, process.lost = _creator(state, record, position, rows), False, NEVER
         process.creator_tgid, process.creator_exec_id = record.creator_tgid, record.creator_exec_id
-        process.creator_image = image_at(state, process.creator, record.creator_exec_id, position, rows)
+        process.creator_image = image_at(state, process.creator, record.creator_exec_id, record.start_ns, position, rows)
         process.creator_image.had_child = True
         return record.creator_exec_id
     if not record.real_parent_tgid:

@@ -114,8 +114,8 @@ def make_way(state: HostState, tgid: int, start_ns: int, rows: list[Row]) -> Non
         end_process(state, other, EndKind.SUPERSEDED, max(start_ns, other.start_ns), rows)
 
 
-def image_at(state: HostState, process: Process, exec_id: int, position: int, rows: list[Row]) -> Image:
-    """The image that the process had when its exec_id was that; an unknown one where its execs were lost.
+def image_at(state: HostState, process: Process, exec_id: int, at_ns: int, position: int, rows: list[Row]) -> Image:
+    """The image that the process had at ``at_ns``, when its exec_id was that; an unknown one where its execs were lost.
 
     For an older exec_id than the current one it is the element of the chain that has it: an ended image of the same process.
     """
@@ -124,7 +124,7 @@ def image_at(state: HostState, process: Process, exec_id: int, position: int, ro
     if exec_id == image.exec_id:
         return image
     if exec_id > image.exec_id:
-        return lost_exec(state, process, exec_id, position, rows)
+        return lost_exec(state, process, exec_id, at_ns, position, rows)
     element = image.head
     while element is not None and element.exec_id > exec_id:
         element = element.base
@@ -136,14 +136,14 @@ def image_at(state: HostState, process: Process, exec_id: int, position: int, ro
     return Image(process, exec_id, ImageKind.UNKNOWN, False, element, facts=NO_FACTS, lost=lost, before=before)
 
 
-def lost_exec(state: HostState, process: Process, exec_id: int, position: int, rows: list[Row]) -> Image:
-    """The process has that exec_id by now, but no record of the exec: an unknown image takes the place of the current one."""
+def lost_exec(state: HostState, process: Process, exec_id: int, at_ns: int, position: int, rows: list[Row]) -> Image:
+    """The process had that exec_id at ``at_ns``, but no record told the exec: an unknown image takes the place of the current one."""
     previous = process.image
     assert previous is not None
     lost, before = why_missing(state, previous.sure_ns, state.now_ns)
-    end_image(state, previous, EndKind.EXEC, state.now_ns, rows)
+    end_image(state, previous, EndKind.EXEC, at_ns, rows)
     base = gap(state, previous.head, exec_id - 1, process.tgid, lost, before)
-    image = new_image(state, process, exec_id, ImageKind.UNKNOWN, True, base, state.now_ns, position)
+    image = new_image(state, process, exec_id, ImageKind.UNKNOWN, True, base, at_ns, position)
     image.lost, image.before = lost, before
     wait(state, image)
     return image
@@ -212,7 +212,7 @@ def _link(state: HostState, process: Process, record: Fork, creator: Process | N
     process.clone_flags, process.parent_tgid = record.clone_flags, record.real_parent_tgid
     process.parent_id = parent_id(state, record.real_parent_tgid, record.real_parent_start_ns)
     if creator is not None:
-        process.creator_image = image_at(state, creator, record.creator_exec_id, position, rows)
+        process.creator_image = image_at(state, creator, record.creator_exec_id, record.time_ns, position, rows)
         process.creator_image.had_child = True
 
 
@@ -341,7 +341,7 @@ def exit_(state: HostState, record: Exit, position: int, rows: list[Row]) -> Non
         if record.exec_id == image.exec_id + 1 and state.hull(image.sure_ns, state.now_ns) == NEVER:
             failed = 1
         else:
-            image = lost_exec(state, process, record.exec_id, position, rows)
+            image = lost_exec(state, process, record.exec_id, record.time_ns, position, rows)
             image.comm = record.comm
     image.end_parent_tgid = record.real_parent_tgid
     image.facts = with_flags(image.facts, record.flags)
