@@ -23,6 +23,10 @@ NO_EXIT = (0, 0, 0, 0, 0, 0, 0)
 """Columns exit_code to max_rss_kib of an image that did not end with an exit."""
 
 
+ATTACH_NS = 1_000_000
+"""Longest time by which a record's time may be out of the ring's order."""
+
+
 def new_process(state: HostState, tgid: int, start_ns: int) -> Process:
     """A process that was not known, now living. One that had its tgid must have ended unseen."""
     process = Process(
@@ -72,6 +76,8 @@ def why_missing(state: HostState, from_ns: int, start_ns: int) -> tuple[Interval
     if start_ns < state.recording_since_ns or not state.recording_since_ns:
         return NEVER, True
     lost = state.hull(from_ns, state.now_ns)
+    if lost == NEVER and start_ns < state.recording_since_ns + ATTACH_NS:
+        return NEVER, True  # times are no order: it may have been created the moment before
     return (lost if lost != NEVER else (from_ns, state.now_ns)), False
 
 
