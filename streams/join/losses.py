@@ -74,6 +74,7 @@ def _clock(state: HostState, record: MarkRecord, position: int, rows: list[Row])
 def _attached(state: HostState, record: MarkRecord, position: int, rows: list[Row]) -> None:
     """The programs are attached; if nobody recorded before, the time until now is a loss."""
     if not record.values[0]:
+        end_ns = max(record.time_ns, state.event_ns)
         if state.links_lost is not None:
             gap_position, begin_ns = state.links_lost
             detail = "the recorder's programs were detached until they were loaded again"
@@ -82,9 +83,9 @@ def _attached(state: HostState, record: MarkRecord, position: int, rows: list[Ro
         else:
             gap_position, begin_ns, detail = position, state.event_ns, "nobody recorded"
         if state.recording_since_ns:
-            lose(state, gap_position, LossCause.NO_RECORDER, (begin_ns, record.time_ns), 0, detail, rows)
+            lose(state, gap_position, LossCause.NO_RECORDER, (begin_ns, end_ns), 0, detail, rows)
         else:
-            rows.append(loss_row(state, gap_position, LossCause.NO_RECORDER, (begin_ns, record.time_ns), 0, detail))
+            rows.append(loss_row(state, gap_position, LossCause.NO_RECORDER, (begin_ns, end_ns), 0, detail))
     state.links_lost = None
     if not state.recording_since_ns:
         state.recording_since_ns = record.time_ns

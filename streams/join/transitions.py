@@ -73,12 +73,14 @@ def gap(state: HostState, base: Image | None, exec_id: int, tgid: int, lost: Int
 
 def why_missing(state: HostState, from_ns: int, start_ns: int) -> tuple[Interval, bool]:
     """The loss that explains what is missing since ``from_ns``; or that it began before the recorder did."""
-    if start_ns < state.recording_since_ns or not state.recording_since_ns:
-        return NEVER, True
     lost = state.hull(from_ns, state.now_ns)
-    if lost == NEVER and start_ns < state.recording_since_ns + ATTACH_NS:
+    if start_ns < state.recording_since_ns or not state.recording_since_ns:
+        return lost, True  # some of it may have been missed before, some later
+    if lost != NEVER:
+        return lost, False
+    if start_ns < state.recording_since_ns + ATTACH_NS:
         return NEVER, True  # times are no order: it may have been created the moment before
-    return (lost if lost != NEVER else (from_ns, state.now_ns)), False
+    return (from_ns, state.now_ns), False
 
 
 def end_image(state: HostState, image: Image, end_kind: EndKind, end_ns: int, rows: list[Row], facts: tuple[int, ...] = NO_EXIT) -> None:
