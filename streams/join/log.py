@@ -42,7 +42,7 @@ def apply(state: HostState, batch: Batch) -> list[Row]:
         state.offset_ns = batch.realtime_ns - batch.boottime_ns
     hole = 0
     if batch.ring_id != state.ring_id:
-        _new_ring(state, batch)
+        _new_ring(state, batch, rows)
     if batch.start > state.position:
         hole = batch.start - state.position
         state.position = batch.start
@@ -54,6 +54,8 @@ def apply(state: HostState, batch: Batch) -> list[Row]:
 
 def _new_boot(state: HostState, batch: Batch, rows: list[Row]) -> None:
     """The host started anew: all that lived has ended with the boot before."""
+    if state.unread is not None:
+        _tell_unread(state, rows)
     for process in list(state.living.values()):
         transitions.end_process(state, process, EndKind.REBOOT, state.now_ns, rows)
     past = [*state.past_boots, state.boot_id][-PAST_BOOTS_MAX:] if state.boot_id.int else []
@@ -62,8 +64,10 @@ def _new_boot(state: HostState, batch: Batch, rows: list[Row]) -> None:
         setattr(state, name, getattr(fresh, name))
 
 
-def _new_ring(state: HostState, batch: Batch) -> None:
+def _new_ring(state: HostState, batch: Batch, rows: list[Row]) -> None:
     """A new ring was made: its positions and counters begin at 0. Its first mark tells the time in between."""
+    if state.unread is not None:
+        _tell_unread(state, rows)
     state.ring_id, state.position = batch.ring_id, 0
     state.counters = {}
     state.open_snapshot = 0
