@@ -92,9 +92,49 @@ def users_xml(reader_password: str, writer_password: str, limits: Limits) -> str
     ``default`` can have no password. The server's own session counts as coming from ::1, where it does not listen, so nobody else
     comes in as that user.
     """
-    query_bytes = limits.query_bytes or limits.memory_bytes // 2
     return f"""<clickhouse>
-    <profiles>
+{_profiles(limits)}    <quotas><default/></quotas>
+    <users>
+        <default>
+            <password></password>
+            <profile>starter</profile>
+            <quota>default</quota>
+            <networks><ip>127.0.0.1</ip></networks>
+            <grants>
+                <query>GRANT SYSTEM LISTEN ON *.*</query>
+                <query>GRANT SELECT ON system.numbers</query>
+            </grants>
+        </default>
+        <{WRITER}>
+            {_password(writer_password)}
+            <profile>default</profile>
+            <quota>default</quota>
+            <networks><ip>127.0.0.1</ip></networks>
+            <grants>
+                <query>GRANT SELECT, INSERT, ALTER, CREATE, DROP, TRUNCATE, OPTIMIZE ON {DATABASE}.*</query>
+                <query>GRANT TABLE ENGINE ON ReplacingMergeTree</query>
+                {_system_grants()}
+            </grants>
+        </{WRITER}>
+        <{READER}>
+            {_password(reader_password)}
+            <profile>reader</profile>
+            <quota>default</quota>
+            <networks><ip>127.0.0.1</ip></networks>
+            <grants>
+                <query>GRANT SELECT ON {DATABASE}.*</query>
+                {_system_grants()}
+            </grants>
+        </{READER}>
+    </users>
+</clickhouse>
+"""
+
+
+def _profiles(limits: Limits) -> str:
+    """What each kind of session may use; of its limits a reader may change only those named, and only downwards."""
+    query_bytes = limits.query_bytes or limits.memory_bytes // 2
+    return f"""    <profiles>
         <default>
             <network_compression_method>lz4</network_compression_method>
             <async_insert>0</async_insert>
@@ -131,41 +171,6 @@ def users_xml(reader_password: str, writer_password: str, limits: Limits) -> str
             </constraints>
         </reader>
     </profiles>
-    <quotas><default/></quotas>
-    <users>
-        <default>
-            <password></password>
-            <profile>starter</profile>
-            <quota>default</quota>
-            <networks><ip>127.0.0.1</ip></networks>
-            <grants>
-                <query>GRANT SYSTEM LISTEN ON *.*</query>
-                <query>GRANT SELECT ON system.numbers</query>
-            </grants>
-        </default>
-        <{WRITER}>
-            {_password(writer_password)}
-            <profile>default</profile>
-            <quota>default</quota>
-            <networks><ip>127.0.0.1</ip></networks>
-            <grants>
-                <query>GRANT SELECT, INSERT, ALTER, CREATE, DROP, TRUNCATE, OPTIMIZE ON {DATABASE}.*</query>
-                <query>GRANT TABLE ENGINE ON ReplacingMergeTree</query>
-                {_system_grants()}
-            </grants>
-        </{WRITER}>
-        <{READER}>
-            {_password(reader_password)}
-            <profile>reader</profile>
-            <quota>default</quota>
-            <networks><ip>127.0.0.1</ip></networks>
-            <grants>
-                <query>GRANT SELECT ON {DATABASE}.*</query>
-                {_system_grants()}
-            </grants>
-        </{READER}>
-    </users>
-</clickhouse>
 """
 
 
