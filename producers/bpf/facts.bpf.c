@@ -8,6 +8,10 @@
         (value) = *(volatile u64 *)&work->washed;    \
     } while (0)
 
+// Begins each round of a loop. Linux 6.1 demands that a loop goes back by a jump; the compiler likes to put the loading of variables for the
+// next round before its first instruction, so that the last round runs into the next without one. After this it loads them in the round.
+#define NEW_ROUND() asm volatile("" ::: "memory")
+
 #define INLINE static inline __attribute__((always_inline))
 #define READ(into, base, offset) bpf_probe_read_kernel(&(into), sizeof(into), (void *)((base) + (offset)))
 #define LOOKUP(fd, key) bpf_map_lookup_elem_(bpf_pseudo_fd(1, fd), &(key))

@@ -66,6 +66,7 @@ INLINE void walk_again(struct work *work, struct place at) {
     READ(root, at.mount, OFFSET(vfsmount, mnt_root));
 #pragma clang loop unroll(disable)
     for (int i = 0; i < PATH_COMPONENTS_MAX; i++) {
+        NEW_ROUND();
         if (entry == root) {
             addr above;
             READ(above, mount, OFFSET(mount, mnt_parent));
