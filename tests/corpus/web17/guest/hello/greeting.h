@@ -1,0 +1,3 @@
+const char *greeting(int number);
+int count(void);
+const char *text(int number);
