@@ -111,17 +111,22 @@ def cut_everywhere(log: Log) -> list[list[int]]:
 
 def cut_nowhere(log: Log) -> list[list[int]]:
     """Batches as long as they can be: the join keeps no more than a few snapshots that wait for their marks."""
-    out: list[list[int]] = []
-    for _, placed in log.rings:
-        marks = [(n, one.entry.record) for n, one in enumerate(placed) if isinstance(one.entry.record, MarkRecord)]
-        begins = [n for n, record in marks if record.mark == Mark.SNAPSHOT_BEGIN]
-        out.append(sorted({0, len(placed), *begins[3::3]}))
-    return out
+    return [sorted({0, len(placed), *cut_for_snapshots(placed)}) for _, placed in log.rings]
+
+
+def cut_for_snapshots(placed: list[Placed]) -> list[int]:
+    """Where a ring must be cut, so that no batch has more than three snapshots before it."""
+    marks = [(n, one.entry.record) for n, one in enumerate(placed) if isinstance(one.entry.record, MarkRecord)]
+    return [n for n, record in marks if record.mark == Mark.SNAPSHOT_BEGIN][3::3]
 
 
 def cut_randomly(log: Log, rng: random.Random, mean: int = 8) -> list[list[int]]:
     """Batches of random length."""
-    return [sorted({0, len(placed), *(rng.randrange(len(placed) + 1) for _ in range(len(placed) // mean + 1))}) for _, placed in log.rings]
+    out = []
+    for _, placed in log.rings:
+        points = {rng.randrange(len(placed) + 1) for _ in range(len(placed) // mean + 1)}
+        out.append(sorted({0, len(placed), *cut_for_snapshots(placed), *points}))
+    return out
 
 
 def batches(log: Log, cuts: list[list[int]], rng: random.Random) -> list[list[Batch]]:

@@ -17,6 +17,8 @@ from tests.sim.host import JITTER_NS, Boot, Image, Process, Snapshot
 from tests.sim.oracle import Key, Store, chain_of, flag_names
 
 SLACK_NS = 4 * JITTER_NS
+ATTACH_NS = 1_000_000
+"""Times are no order: so soon after the first mark it cannot be known which of the two came first."""
 PROGRAM = ("exe", "filename", "interp", "argv", "argc", "argv_bytes", "exe_dev", "exe_inode", "exe_generation")
 OWN = ("comm", "uid", "gid", "euid", "egid", "loginuid", "session", "cgroup_id", "pid_ns", "ns_pid", "mnt_ns", "epoch")
 PLACE = ("cwd", "tty", "cgroup", "user_ns")
@@ -303,9 +305,10 @@ class Judge:
         """What is missing from the chain must be flagged, and the interval must cover it."""
         unknown = {exec_id for kind, _, exec_id, *_ in chain_of(row) if kind == ImageKind.UNKNOWN}
         moments: list[tuple[str, int]] = []
+        links: list[int] = []
         shown = {exec_id for kind, _, exec_id, *_ in chain_of(row) if kind != ImageKind.UNKNOWN}
         if row.kind == ImageKind.UNKNOWN and image.how != "root" and not failed:
-            moments.append(("the image", image.time_ns))
+            moments.append(("the image", process.start_ns if image.how == "fork" else image.time_ns))
         if row.end_kind in (EndKind.SUPERSEDED, EndKind.GONE):
             moments.append(("the exit", process.exit_ns))
         line = [process]
@@ -315,20 +318,23 @@ class Judge:
             for one in here.images:
                 if one.how == "exec" and one.exec_id <= upto.exec_id and one.exec_id not in shown and unknown and not row.chain_cut:
                     moments.append((f"image {one.exec_id} of {here.tgid}", self.when_lost(one, line)))
+            if unknown and not self.log.got(here.fork_entry):
+                links.append(here.start_ns)
             if ancestor == NIL:
                 moments.append((f"the fork of {here.tgid}", self.when_lost(here.images[0], line)))
             if ancestor in (None, NIL) or here.creator is None or ancestor != self.id_of(here.creator.process):
                 break
             upto = here.creator
             line.append(upto.process)
-        late = [(name, at_ns) for name, at_ns in moments if at_ns >= self.attached_ns]
-        early = [(name, at_ns) for name, at_ns in moments if at_ns < self.attached_ns]
+        since_ns = self.attached_ns + ATTACH_NS
+        late = [(name, at_ns) for name, at_ns in moments if at_ns >= since_ns]
+        early = [(name, at_ns) for name, at_ns in moments if at_ns < since_ns]
         if early and not (row.chain_lost or row.chain_before):
             self.bad(row, f"missing from before the recorder, and nothing says so: {early}")
         if late and not row.chain_lost:
             self.bad(row, f"missing, and chain_lost is not set: {late}")
         low, high = row.lost_from - self.offset_ns - SLACK_NS, row.lost_to - self.offset_ns + SLACK_NS
-        if late and row.chain_lost and not any(low <= at_ns <= high for _, at_ns in late):
+        if late and row.chain_lost and not any(low <= at_ns <= high for at_ns in [*links, *(at_ns for _, at_ns in late)]):
             self.bad(row, f"missing, but not from {low} to {high}, as the row says: {late}")
         if not row.chain_lost and (row.lost_from or row.lost_to):
             self.bad(row, "lost_from and lost_to without chain_lost")
@@ -336,10 +342,10 @@ class Judge:
     def when_lost(self, image: Image, line: list[Process]) -> int:
         """When what says of the image was lost: its own record, or, if that arrived, the fork below that would have kept it in mind."""
         if not self.log.got(image.entry):
-            return image.time_ns
+            return image.process.start_ns if image.how == "fork" else image.time_ns
         for process in reversed(line[:-1]):
             if not self.log.got(process.fork_entry):
-                return process.images[0].time_ns
+                return process.start_ns
         self.problems.append(f"({image.process.start_ns}, {image.process.tgid}, {image.exec_id}) arrived and was forgotten")
         return image.time_ns
 
