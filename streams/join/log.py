@@ -10,7 +10,7 @@ from schemas.events import Exec, Exit, Fork, Mark, MarkRecord, Record, Rename, d
 from schemas.rows import EndKind, LossCause, Row
 from streams.join import snapshot, transitions
 from streams.join.losses import count_lost, first_event, lose, mark
-from streams.join.model import HostState, Interval
+from streams.join.model import HostState
 from streams.join.rows import refresh, write_due
 
 TICK_MARGIN_NS = 50_000_000
@@ -118,8 +118,7 @@ def _records(state: HostState, batch: Batch, hole: int, rows: list[Row]) -> None
 
 def _hole(state: HostState, missing: tuple[int, int, int], rows: list[Row]) -> None:
     amount, position, since_ns = missing
-    interval: Interval = (since_ns, state.now_ns)
-    lose(state, position, LossCause.LOG_HOLE, interval, amount, f"{amount} bytes of the ring never arrived", rows)
+    lose(state, position, LossCause.LOG_HOLE, (since_ns, state.now_ns), amount, f"{amount} bytes of the ring never arrived", rows)
 
 
 def _count_unread(state: HostState, position: int) -> None:

@@ -2,7 +2,7 @@
 
 from schemas.events import Mark, MarkRecord
 from schemas.rows import LossCause, Row
-from streams.join.model import HostState, Interval
+from streams.join.model import HostState, join_intervals
 from streams.join.rows import loss_row
 
 LOSSES_MAX = 256
@@ -11,13 +11,12 @@ LOSSES_MAX = 256
 _TOUCHES_CHAINS = frozenset({LossCause.RING_FULL, LossCause.SKIPPED, LossCause.NO_RECORDER, LossCause.LOG_HOLE, LossCause.UNDECODABLE})
 
 
-def lose(state: HostState, position: int, cause: LossCause, interval: Interval, amount: int, detail: str, rows: list[Row]) -> None:
+def lose(state: HostState, position: int, cause: LossCause, interval: tuple[int, int], amount: int, detail: str, rows: list[Row]) -> None:
     """Note a loss between two moments, and write its row."""
     if cause in _TOUCHES_CHAINS:
         state.losses.append(interval)
         if len(state.losses) > LOSSES_MAX:
-            first, second = state.losses[:2]
-            state.losses[:2] = [(min(first[0], second[0]), max(first[1], second[1]))]
+            state.losses[:2] = [join_intervals(*state.losses[:2])]
     rows.append(loss_row(state, position, cause, interval, amount, detail))
 
 

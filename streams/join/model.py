@@ -19,10 +19,10 @@ End = tuple[int, int, int, int, int, int, int, int, int]
 
 LIVING: End = (0, 0, 0, 0, 0, 0, 0, 0, 0)
 
-Interval = tuple[int, int]
-"""Boottime in nanoseconds, from and to; (0, 0) for none."""
+Interval = tuple[int, int] | tuple[()]
+"""Boottime in nanoseconds, from and to; empty for none."""
 
-NEVER: Interval = (0, 0)
+NEVER: Interval = ()
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -140,20 +140,19 @@ class Ancestry:
     lost: Interval
 
 
+Columns = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[bytes, ...], tuple[bytes, ...]]
+"""Columns chain_kind to chain_exe of schemas.rows.ImageRow, in its order."""
+
+
 @dataclass(slots=True)
 class Chain:
     """A chain as columns, root first, with what is to be said of it as a whole."""
 
-    kinds: tuple[int, ...] = ()
-    tgids: tuple[int, ...] = ()
-    exec_ids: tuple[int, ...] = ()
-    starts: tuple[int, ...] = ()
-    comms: tuple[bytes, ...] = ()
-    exes: tuple[bytes, ...] = ()
+    columns: Columns = ((), (), (), (), (), ())
     whole: bool = True
     cut: bool = False
     before: bool = False
-    lost: Interval = NEVER
+    lost: Interval = ()
 
 
 NO_CHAIN = Chain()
@@ -177,6 +176,7 @@ class HostState:
     recent             keys that ended last, newest last: repeats of their exits are known by it
     last_snapshot      id of the latest snapshot that was applied
     open_snapshot      id of the snapshot that is being taken, 0 if none; ended_meanwhile: what ended since
+    snapshot_ns        now when it began: what it proves it proves for no later moment
     snapshots          bodies of snapshots whose end mark was not reached yet, by id
     waiting            images whose row is due at a time: (due_ns, image), in order
     relinks            how often a link of a chain was mended; older columns of chains are void
@@ -202,6 +202,7 @@ class HostState:
     recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=256))
     last_snapshot: int = 0
     open_snapshot: int = 0
+    snapshot_ns: int = 0
     ended_meanwhile: dict[tuple[int, int], Image] = field(default_factory=dict)
     snapshots: dict[int, bytes] = field(default_factory=dict)
     users: dict[int, bytes] = field(default_factory=dict)
@@ -220,16 +221,17 @@ class HostState:
 
     def hull(self, from_ns: int, to_ns: int) -> Interval:
         """From the begin of the first to the end of the last loss that overlaps the interval, NEVER if none does."""
-        touching = [loss for loss in self.losses if loss[0] <= to_ns and loss[1] >= from_ns]
-        if not touching:
-            return NEVER
-        return min(loss[0] for loss in touching), max(loss[1] for loss in touching)
+        hull = NEVER
+        for loss in self.losses:
+            if loss and loss[0] <= to_ns and loss[1] >= from_ns:
+                hull = join_intervals(hull, loss)
+        return hull
 
 
 def join_intervals(one: Interval, other: Interval) -> Interval:
     """The smallest interval that holds both; NEVER counts for nothing."""
-    if one == NEVER:
+    if not one:
         return other
-    if other == NEVER:
+    if not other:
         return one
     return min(one[0], other[0]), max(one[1], other[1])

@@ -25,6 +25,7 @@ _PLAIN = (
     "recording_since_ns",
     "last_snapshot",
     "open_snapshot",
+    "snapshot_ns",
     "refresh_day",
     "relinks",
 )

@@ -33,6 +33,7 @@ ABSENT_MAX = 2
 def begin(state: HostState, snapshot_id: int) -> None:
     """From here on what ends is remembered until the snapshot has been applied."""
     state.open_snapshot = snapshot_id
+    state.snapshot_ns = state.now_ns
     state.ended_meanwhile.clear()
 
 
@@ -170,7 +171,7 @@ def _known_image(process: Process | None, exec_id: int) -> Image | None:
 def _describe(state: HostState, image: Image, record: Seen) -> None:
     image.comm, image.epoch, image.parent_exec_id = record.comm, record.epoch, record.parent_exec_id
     image.facts = program_facts(state, record)
-    image.sure_ns = state.now_ns
+    image.sure_ns = state.snapshot_ns
     state.touch(image)
 
 
@@ -192,7 +193,8 @@ def _verify(state: HostState, process: Process, record: Seen, position: int, row
     shown, process.shown = process.shown, True
     if record.exec_id < image.exec_id:
         return
-    image.sure_ns = state.now_ns if record.exec_id == image.exec_id else image.sure_ns
+    if record.exec_id == image.exec_id:
+        image.sure_ns = max(image.sure_ns, state.snapshot_ns)
     changed = False
     if record.exec_id > image.exec_id:
         image = _unseen_exec(state, process, image, record, position, rows)

@@ -73,7 +73,7 @@ def gap(state: HostState, base: Image | None, exec_id: int, tgid: int, lost: Int
 
 def why_missing(state: HostState, from_ns: int, start_ns: int) -> tuple[Interval, bool]:
     """The loss that explains what is missing since ``from_ns``; or that it began before the recorder did."""
-    lost = state.hull(from_ns, state.now_ns)
+    lost = state.hull(from_ns - ATTACH_NS, state.now_ns)
     if start_ns < state.recording_since_ns or not state.recording_since_ns:
         return lost, True  # some of it may have been missed before, some later
     if lost != NEVER:
@@ -254,11 +254,11 @@ def relink(state: HostState, process: Process, image: Image, fork_exec_id: int) 
     state.relinks += 1
     oldest: Image | None = None
     element = image.head
-    while element is not None and element.exec_id > fork_exec_id and element.process is process:
+    while element is not None and element.exec_id > fork_exec_id and element.tgid == process.tgid and element.process in (process, None):
         oldest, element = element, element.base
     if oldest is None and not image.own and image.exec_id == fork_exec_id:
         image.base = inherited
-    elif oldest is not None and oldest.exec_id == fork_exec_id + 1:
+    elif oldest is not None and (oldest.exec_id == fork_exec_id + 1 or oldest.process is None):
         oldest.base = inherited
     elif oldest is not None and oldest.base is not None:
         gap_before = oldest.base
