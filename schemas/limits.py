@@ -42,3 +42,5 @@ FOLD_NS = 200_000_000
 """A forked image that execs sooner is folded into the exec's row; an image that ends sooner is written once."""
 REFRESH_NS = 86_400 * 1_000_000_000
 """Rows of living images and of their ancestors are written again after this much event time, so that they never expire."""
+RETENTION_DAYS_MAX = 18_000
+"""ClickHouse's DateTime ends in 2106 and begins in 1970; with more days than this, sums and differences wrap and rows are lost."""

@@ -5,6 +5,7 @@ import re
 from importlib import resources
 from typing import NamedTuple
 
+from schemas import limits
 from schemas.errors import BadInput
 from store.address import DATABASE, Address
 from store.connection import Connection
@@ -42,8 +43,8 @@ class Migration(NamedTuple):
 
 def migrations(schema: Schema) -> list[Migration]:
     """All files in their order. Raises BadInput where a setting cannot be."""
-    if not 1 <= schema.retention_days <= 36500:
-        raise BadInput(f"retention of {schema.retention_days} days", "choose 1 to 36500 days")
+    if not 1 <= schema.retention_days <= limits.RETENTION_DAYS_MAX:
+        raise BadInput(f"retention of {schema.retention_days} days", f"choose 1 to {limits.RETENTION_DAYS_MAX} days")
     for name in (schema.database, schema.cluster or "none"):
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
             raise BadInput(f"{name!r} is no name for a database or cluster", "use letters, digits and _")

@@ -1,6 +1,7 @@
 """``tasktrail run``: one host, recorded, joined and stored."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +49,16 @@ def run(store: str | None, pin_dir: str | None, no_load: bool) -> None:
     settings = read_settings({"store": store, "pin_dir": pin_dir}).settings
     if os.geteuid() != 0:
         raise BadInput("run needs root to read the kernel's ring", "run it with sudo, or try `tasktrail demo`")
+    # Until the runner takes the signals, being asked to stop ends whatever is being started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _start(settings, no_load)
+    except KeyboardInterrupt:
+        say("stopped while it was starting")
+
+
+def _start(settings: Settings, no_load: bool) -> None:
+    """Load the recorder, take its ring, open the store, and stream."""
     if not no_load:
         load(settings)
     spool = Path(settings.run_dir) / snapshot.SPOOL.name

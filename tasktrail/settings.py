@@ -60,7 +60,7 @@ NAMES = tuple(field.name for field in fields(Settings))
 """All settings' names, in the order that people see them."""
 
 _RANGES = {
-    "retention_days": (1, 36_500),
+    "retention_days": (1, limits.RETENTION_DAYS_MAX),
     "ring_bytes": (1 << 16, 1 << 30),
     "argv_bytes": (0, limits.ARGV_BYTES_MAX),
     "memory_bytes": (256 << 20, 1 << 50),

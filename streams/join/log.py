@@ -84,7 +84,7 @@ def _keep_snapshot(state: HostState, batch: Batch) -> None:
 
 def _records(state: HostState, batch: Batch, hole: int, rows: list[Row]) -> None:
     """Hand each record that is new to the rules, after what its time brings about."""
-    body, start, skip_to = batch.body, batch.start, state.position
+    body, start, skip_to, waiting = batch.body, batch.start, state.position, state.waiting
     missing = (hole, start, state.now_ns) if hole else None
     try:
         for at, size in frames(body):
@@ -100,7 +100,8 @@ def _records(state: HostState, batch: Batch, hole: int, rows: list[Row]) -> None
             since_ns = state.now_ns
             if record.time_ns > since_ns:
                 state.now_ns = record.time_ns
-                write_due(state, record.time_ns, rows)
+                if waiting and waiting[0][0] <= record.time_ns:
+                    write_due(state, record.time_ns, rows)
                 refresh(state, record.time_ns, rows)
             if missing is not None:
                 _hole(state, missing, rows)

@@ -10,7 +10,7 @@ from uuid import UUID
 from schemas import limits
 from schemas.identity import NIL
 from schemas.rows import EndKind, ImageKind, ImageRow, LossCause, LossRow, Row
-from streams.join.model import NEVER, NO_CHAIN, Ancestry, Chain, HostState, Image, Interval, Process, join_intervals
+from streams.join.model import NEVER, NO_CHAIN, Ancestry, Chain, HostState, Image, Process, join_intervals
 
 SECOND_NS = 1_000_000_000
 UNKNOWN = int(ImageKind.UNKNOWN)
