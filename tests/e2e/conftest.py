@@ -8,8 +8,7 @@ import pytest
 
 from producers import prerequisites
 from schemas.errors import TasktrailError
-from tests.contract.conftest import open_path
-from tests.e2e.running import ROOT, Place
+from tests.e2e.running import ROOT, Place, open_directory
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,7 +24,7 @@ def kernel_allows_recording() -> None:
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory with the compiled programs of the kernel tests that are needed here."""
     directory = tmp_path_factory.mktemp("programs")
-    open_path(directory)
+    directory.chmod(0o755)
     for name in ("storm", "tiny", "sleeper"):
         options = ["-nostdlib", "-static"] if name == "tiny" else ["-pthread"]
         source = ROOT / "tests" / "kernel" / "programs" / f"{name}.c"
@@ -34,11 +33,11 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def place() -> Iterator[Place]:
     """A place of its own."""
-    open_path(tmp_path)
-    made = Place(tmp_path, TASKTRAIL_RING_BYTES="64MiB")
-    try:
-        yield made
-    finally:
-        made.clear()
+    with open_directory() as directory:
+        made = Place(directory, TASKTRAIL_RING_BYTES="64MiB")
+        try:
+            yield made
+        finally:
+            made.clear()

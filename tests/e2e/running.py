@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,9 +114,11 @@ class Place:
 
     def caught_up(self) -> None:
         """Waits until everything that happened before this call is stored: a process made now comes after all of it."""
-        done = subprocess.Popen(["/bin/true"])
+        # Marked by an argument, for after a storm its pid has been another's before.
+        marker = f"e2e-{os.getpid()}-{next(_numbers)}"
+        done = subprocess.Popen(["/bin/true", marker])
         done.wait()
-        self.wait_stored(done.pid, 60, "end_kind = 'exit'")
+        self.wait_stored(done.pid, 60, f"end_kind = 'exit' AND has(argv, '{marker}')")
 
     def clear(self) -> None:
         """Ends what runs and takes the recorder out of the kernel."""
@@ -180,6 +183,14 @@ class Run:
             server = self.server()
             self.kill()
             assert not server or await_end(server), "the ClickHouse child outlived run"
+
+
+@contextlib.contextmanager
+def open_directory() -> Iterator[Path]:
+    """A temporary directory that the store's unprivileged server can reach. Not pytest's: each session that begins closes their root."""
+    with tempfile.TemporaryDirectory(prefix="tasktrail-e2e-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @contextlib.contextmanager
