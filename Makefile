@@ -53,7 +53,7 @@ test: setup check ## all tests; as root also those of the kernel, the store and 
 
 .PHONY: bench
 bench: setup ## measure; figures go to docs/benchmarks.md
-	@$(PYTHON) tests/bench/run_all.py
+	@$(PYTHON) -m tests.bench.run_all
 
 .PHONY: docs
 docs: $(STAMP) ## write the generated pages again

@@ -302,4 +302,7 @@ def _startup_failure(place: Layout, code: int) -> TasktrailError:
     if "No space left" in text or "NOT_ENOUGH_SPACE" in text:
         return Unavailable(f"store {place.directory}: the disk is full", "make room, or lower the retention")
     said = sentence(text[text.rfind("Code: ") :])[:300] if "Code: " in text else " ".join(text.split())[-300:]
+    if "PermissionError" in text:
+        problem = f"store {place.directory} cannot be entered by the user that its server runs as"
+        return BadInput(problem, "choose a directory below directories that everybody may enter")
     return Unavailable(f"store {place.directory}: the server did not start: {said or f'it ended with {code}'}", f"see {place.log}")

@@ -1,0 +1,67 @@
+"""All benchmarks, one after another; the figures go to docs/benchmarks.md. Run by ``make bench``.
+
+Machines differ and are shared: what counts are the ratios within one run, and whether anything was lost.
+"""
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = {
+    "join": ("Decode, join and rows, per event", ["tests.bench.bench_join"]),
+    "host": ("A host that is recorded", ["tests.bench.bench_host"]),
+    "queries": ("Questions", ["tests.bench.bench_queries"]),
+}
+MEANING = {
+    "unpack_us": "struct unpacking of the same records alone, in microseconds an event",
+    "decode_us": "decoding into values",
+    "join_us": "decoding, joining and building rows",
+    "ratio": "of the latter to struct unpacking",
+    "events_per_second": "on one core",
+    "storm_ratio_median": "a storm of fork+exec of a tiny program by two workers, recorded, to the same storm bare",
+    "reader_anon_mib": "private memory of a process that reads the ring and does nothing else",
+    "row_of_living_s": "seconds from a process's start to its queryable row, calm",
+    "row_of_ended_s": "the same for a process that ends at once",
+    "made_per_second": "processes that a storm made each second for 30 s, all of them recorded and stored",
+    "stored_of_made": "share of them that is stored; more than 1 if somebody else ran the same program",
+    "lost": "records that found no room",
+    "behind_at_end_s": "seconds until all of them were stored",
+    "bytes_per_row": "on disk, compressed",
+    "descendants_s": "everything that descends from X",
+    "recursive_s": "the same by a recursive query over creator links",
+    "descendants_ratio": "of the latter to the former",
+    "history_s": "the history of a pid",
+    "hosts_with_s": "which hosts ran X under Y",
+}
+
+
+def figures(module: list[str]) -> dict[str, float]:
+    """What a benchmark measured."""
+    with tempfile.NamedTemporaryFile() as out:
+        subprocess.run([sys.executable, "-m", *module, "--out", out.name], cwd=ROOT, check=True)
+        measured: dict[str, float] = json.loads(Path(out.name).read_text().splitlines()[-1])
+        return measured
+
+
+def main() -> int:
+    """Run them all and write the page. Returns the exit code."""
+    lines = [
+        "# Measured",
+        "",
+        "By `make bench`, which writes this page. Ratios are within one run, medians throughout; the machine was shared.",
+    ]
+    lines += ["", f"Linux {platform.release().split('-')[0]}, {platform.machine()}, Python {platform.python_version()}.", ""]
+    for title, module in PARTS.values():
+        lines += [f"## {title}", "", "| figure | value | meaning |", "|---|---:|---|"]
+        lines += [f"| {name} | {value:,.3f} | {MEANING.get(name, '')} |" for name, value in figures(module).items()]
+        lines += [""]
+    (ROOT / "docs" / "benchmarks.md").write_text("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
