@@ -11,7 +11,7 @@ import click
 
 from producers import host, snapshot
 from producers.recorder import Recorder
-from schemas.errors import BadInput, TasktrailError, Unavailable
+from schemas.errors import TasktrailError, Unavailable
 from store import address, layout, migrate
 from store.connection import Connection
 from store.server import Ports, Server
@@ -48,7 +48,7 @@ def run(store: str | None, pin_dir: str | None, no_load: bool) -> None:
     """
     settings = read_settings({"store": store, "pin_dir": pin_dir}).settings
     if os.geteuid() != 0:
-        raise BadInput("run needs root to read the kernel's ring", "run it with sudo, or try `tasktrail demo`")
+        raise Unavailable("run needs root to read the kernel's ring", "run it with sudo, or try `tasktrail demo`")
     # Until the runner takes the signals, being asked to stop ends whatever is being started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
