@@ -52,7 +52,7 @@ def timed(reader: Connection, sql: str, params: dict[str, object]) -> tuple[floa
 def main(arguments: list[str]) -> int:
     """Measure and print. Returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
