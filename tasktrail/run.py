@@ -11,7 +11,7 @@ import click
 
 from producers import host, snapshot
 from producers.recorder import Recorder
-from schemas.errors import TasktrailError, Unavailable
+from schemas.errors import BadInput, TasktrailError, Unavailable
 from store import address, layout, migrate
 from store.connection import Connection
 from store.server import Ports, Server
@@ -85,8 +85,11 @@ def load(settings: Settings) -> None:
         raise Unavailable(f"loading the recorder took more than {LOAD_TIMEOUT_S} s", "see `tasktrail doctor`") from None
     if done.returncode:
         message = done.stderr.strip().removeprefix("tasktrail: ")
+        if done.returncode == BadInput.exit_code:
+            raise BadInput(message)
         raise Unavailable(message or "loading the recorder failed", "" if message else "see `tasktrail doctor`")
-    say(done.stderr.strip())
+    for line in done.stderr.strip().splitlines():
+        say(line.removeprefix("tasktrail: "))
 
 
 def _load_again(settings: Settings) -> None:
