@@ -31,7 +31,7 @@ def closing(*examples: str, exits: Mapping[int, str] = READING) -> str:
     return "\n".join(["\b", "Exit codes:", *codes, "", "\b", "Examples:", *(f"  {example}" for example in examples)])
 
 
-class Time(click.ParamType[Moment]):
+class Time(click.ParamType):
     """A moment, such as 10:32, 2026-11-25T10:32 or 2h."""
 
     name = "time"

@@ -15,7 +15,7 @@ from schemas import limits
 from tasktrail.settings import Settings, parse_size, read_settings
 
 
-class Size(click.ParamType[int]):
+class Size(click.ParamType):
     """A number of bytes, such as 4096 or 16MiB."""
 
     name = "size"
