@@ -7,13 +7,14 @@ the record, and padding to a multiple of 8.
 ``start`` and ``end`` of an events batch are ring positions: gap-free byte counts since the ring was made, so two batches tell
 exactly what is missing or repeated between them. A snapshot batch holds SEEN and USER records; both its positions are where the
 ring stood when its SNAPSHOT_BEGIN mark had been written, and ``snapshot_id`` says which SNAPSHOT_END mark it belongs to. It is
-shipped before the events batch that holds this mark.
+shipped before the events batch that holds this mark. A snapshot that is larger than a message is shipped in parts, in their order.
 """
 
 import struct
 import zlib
 from collections.abc import Iterator
 from enum import IntEnum
+from itertools import pairwise
 from typing import NamedTuple
 from uuid import UUID
 
@@ -23,9 +24,9 @@ from schemas.errors import DecodeError
 MAGIC = b"TTB1"
 VERSION = 1
 
-HEADER = struct.Struct("<4sHBBII16s16sQQQQQQQI4x64s")
+HEADER = struct.Struct("<4sHBBII16s16sQQQQQQQIHH64s")
 """magic, version, kind, 1 if drained, header bytes, body bytes, host_id, boot_id, ring_id, start, end, boottime_ns, realtime_ns,
-lost or snapshot_id, skipped, CRC-32 of the body, hostname (NUL padded)."""
+lost or snapshot_id, skipped, CRC-32 of the body, part, parts, hostname (NUL padded)."""
 
 RING_HEADER = limits.RING_RECORD_HEADER_BYTES
 BUSY = 0x80000000
@@ -58,6 +59,7 @@ class Batch(NamedTuple):
     body         framed records
     drained      nothing that happened more than a moment before boottime_ns is still in the ring: boottime_ns was read before the ring
                  was, and all that was there is in this batch or an earlier one. Only then may a reader take boottime_ns for "now".
+    part, parts  SNAPSHOT: which part of how many this is, from 0; whole records in each
     """
 
     kind: BatchKind
@@ -73,6 +75,8 @@ class Batch(NamedTuple):
     hostname: bytes
     body: bytes
     drained: bool = False
+    part: int = 0
+    parts: int = 1
 
 
 def encode_batch(batch: Batch) -> bytes:
@@ -95,6 +99,8 @@ def encode_batch(batch: Batch) -> bytes:
             batch.lost,
             batch.skipped,
             zlib.crc32(batch.body),
+            batch.part,
+            batch.parts if batch.parts > 1 else 0,
             batch.hostname[:64],
         )
         + batch.body
@@ -128,7 +134,7 @@ def decode_batch(data: bytes) -> Batch:
         raise DecodeError(f"batch of {len(data)} bytes, its header says {size}")
     values = HEADER.unpack_from(data)
     kind, host_id, boot_id = values[2], values[6], values[7]
-    ring_id, start, end, boottime_ns, realtime_ns, lost, skipped, crc, hostname = values[8:]
+    ring_id, start, end, boottime_ns, realtime_ns, lost, skipped, crc, part, parts, hostname = values[8:]
     body = data[HEADER.size :]
     if kind not in (BatchKind.EVENTS, BatchKind.SNAPSHOT):
         raise DecodeError(f"batch kind {kind} is not known")
@@ -136,6 +142,9 @@ def decode_batch(data: bytes) -> Batch:
         raise DecodeError(f"batch from {start} to {end} has a body of {len(body)} bytes")
     if zlib.crc32(body) != crc:
         raise DecodeError(f"batch from {start} to {end}: its checksum does not fit its body")
+    parts = parts or 1
+    if part >= parts or (kind == BatchKind.EVENTS and parts > 1):
+        raise DecodeError(f"batch says that it is part {part} of {parts}")
     name = hostname.rstrip(b"\0")
     return Batch(
         BatchKind(kind),
@@ -151,7 +160,26 @@ def decode_batch(data: bytes) -> Batch:
         name,
         body,
         bool(values[3]),
+        part,
+        parts,
     )
+
+
+def split_snapshot(batch: Batch, body_bytes_max: int) -> list[Batch]:
+    """The snapshot in parts whose bodies have at most that many bytes, cut between records; itself if it fits.
+
+    Raises DecodeError when the body is not well framed. A single record that is larger than a part makes a part of its own.
+    """
+    cuts, begin, end = [0], 0, 0
+    for at, size in frames(batch.body):
+        following = at + (size + 7 & ~7)
+        if following - begin > body_bytes_max and end > begin:
+            begin = end
+            cuts.append(begin)
+        end = following
+    cuts.append(len(batch.body))
+    bodies = [batch.body[start:stop] for start, stop in pairwise(cuts)]
+    return [batch._replace(body=body, part=part, parts=len(bodies)) for part, body in enumerate(bodies)]
 
 
 def frame(record: bytes) -> bytes:

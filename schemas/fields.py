@@ -131,7 +131,8 @@ HEADER_FIELDS: tuple[tuple[str, str], ...] = (
     ("lost_or_snapshot_id", "events: records lost since the ring was made; snapshot: its id"),
     ("skipped", "times that the kernel did not run a program of the recorder, since the ring was made"),
     ("crc", "CRC-32 of the body (zlib)"),
-    ("zero", "padding"),
+    ("part", "snapshot: which part this is, from 0"),
+    ("parts", "snapshot: how many parts it has; 0 stands for 1"),
     ("hostname", "the host's name, NUL padded"),
 )
 """The header of a batch, in order."""

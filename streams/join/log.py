@@ -75,9 +75,12 @@ def _new_ring(state: HostState, batch: Batch, rows: list[Row]) -> None:
 
 
 def _keep_snapshot(state: HostState, batch: Batch) -> None:
+    """Keep it, or its next part, for its end mark. The log is in order, so a part that is not the next one was there already."""
     snapshot_id = batch.lost
     if batch.ring_id >= state.ring_id and snapshot_id > state.last_snapshot:
-        state.snapshots[snapshot_id] = batch.body
+        arrived, parts, body = state.snapshots.get(snapshot_id, (0, batch.parts, b""))
+        if batch.part == arrived and batch.parts == parts:
+            state.snapshots[snapshot_id] = (arrived + 1, parts, body + batch.body)
         while len(state.snapshots) > SNAPSHOTS_MAX:
             del state.snapshots[min(state.snapshots)]
 

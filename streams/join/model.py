@@ -177,7 +177,7 @@ class HostState:
     last_snapshot      id of the latest snapshot that was applied
     open_snapshot      id of the snapshot that is being taken, 0 if none; ended_meanwhile: what ended since
     snapshot_ns        now when it began: what it proves it proves for no later moment
-    snapshots          bodies of snapshots whose end mark was not reached yet, by id
+    snapshots          snapshots whose end mark was not reached yet, by id: parts that arrived, parts in all, body so far
     waiting            images whose row is due at a time: (due_ns, image), in order
     relinks            how often a link of a chain was mended; older columns of chains are void
     """
@@ -204,7 +204,7 @@ class HostState:
     open_snapshot: int = 0
     snapshot_ns: int = 0
     ended_meanwhile: dict[tuple[int, int], Image] = field(default_factory=dict)
-    snapshots: dict[int, bytes] = field(default_factory=dict)
+    snapshots: dict[int, tuple[int, int, bytes]] = field(default_factory=dict)
     users: dict[int, bytes] = field(default_factory=dict)
     waiting: deque[tuple[int, Image]] = field(default_factory=deque)
     refresh_day: int = 0

@@ -94,7 +94,7 @@ def dump(state: HostState) -> bytes:
         "unread": state.unread,
         "reader": state.reader,
         "recent": list(state.recent),
-        "snapshots": [[number, _text(body)] for number, body in state.snapshots.items()],
+        "snapshots": [[number, arrived, parts, _text(body)] for number, (arrived, parts, body) in state.snapshots.items()],
         "users": [[uid, _text(name)] for uid, name in state.users.items()],
         "living": [processes[process] for process in state.living.values()],
         "waiting": [[due_ns, images[image]] for due_ns, image in state.waiting],
@@ -152,7 +152,7 @@ def _loaded(saved: dict[str, Any]) -> HostState:
         links_lost=tuple(saved["links_lost"]) if saved["links_lost"] else None,
         unread=tuple(saved["unread"]) if saved["unread"] else None,
         reader=tuple(saved["reader"]),
-        snapshots={number: body.encode("latin-1") for number, body in saved["snapshots"]},
+        snapshots={number: (arrived, parts, body.encode("latin-1")) for number, arrived, parts, body in saved["snapshots"]},
         users={uid: name.encode("latin-1") for uid, name in saved["users"]},
         **{name: saved[name] for name in _PLAIN},
     )

@@ -38,11 +38,11 @@ def begin(state: HostState, snapshot_id: int) -> None:
 
 
 def end(state: HostState, snapshot_id: int, position: int, rows: list[Row]) -> None:
-    """Apply the snapshot of that id, if it has arrived."""
-    body = state.snapshots.pop(snapshot_id, None)
+    """Apply the snapshot of that id, if all of it has arrived."""
+    arrived, parts, body = state.snapshots.pop(snapshot_id, (0, 1, b""))
     for older in [one for one in state.snapshots if one < snapshot_id]:
         del state.snapshots[older]
-    if body is not None and state.open_snapshot == snapshot_id:
+    if arrived == parts and state.open_snapshot == snapshot_id:
         _apply(state, body, snapshot_id, position, rows)
         state.last_snapshot = snapshot_id
     state.open_snapshot = 0

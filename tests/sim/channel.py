@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from struct import pack_into
 
-from schemas.batch import Batch, BatchKind, frame
+from schemas.batch import Batch, BatchKind, frame, split_snapshot
 from schemas.events import Exec, Exit, Flag, Fork, Mark, MarkRecord, Rename
 from schemas.rows import LossCause
 from tests.sim.encode import LOST_OFFSET, encode_record
@@ -140,7 +140,7 @@ def batches(log: Log, cuts: list[list[int]], rng: random.Random) -> list[list[Ba
                 if snapshot is None or snapshot.end is None or snapshot.snapshot_id in log.no_snapshot:
                     continue
                 if isinstance(record, MarkRecord) and record.mark == Mark.SNAPSHOT_BEGIN:
-                    group.append(snapshot_batch(log, snapshot, one))
+                    group += split_snapshot(snapshot_batch(log, snapshot, one), rng.choice((300, 2_000, 1_000_000)))
             group.append(events_batch(log, ring, placed, start, end, rng))
             out.append(group)
     return out

@@ -9,7 +9,8 @@ from uuid import UUID
 import pytest
 
 from schemas import events
-from schemas.batch import HEADER, Batch, BatchKind, decode_batch, encode_batch, frame, frames
+from schemas.batch import HEADER, Batch, BatchKind, decode_batch, encode_batch, frame, frames, split_snapshot
+from schemas.errors import DecodeError
 from schemas.events import LAYOUT, Kind, decode_record
 from tests.sim.encode import encode_record
 
@@ -88,3 +89,21 @@ def test_discarded_records_are_left_out_and_positions_count_them() -> None:
 
 def test_frames_are_padded_to_eight_bytes() -> None:
     assert [len(frame(b"x" * size)) for size in (0, 1, 8, 9)] == [8, 16, 16, 24]
+
+
+def test_a_snapshot_in_parts_is_the_snapshot() -> None:
+    body = b"".join(frame(bytes([size]) * size) for size in range(1, 60))
+    whole = Batch(BatchKind.SNAPSHOT, UUID(int=1), UUID(int=2), 3, 8, 8, 5, 6, 7, 8, b"host", body)
+    parts = [decode_batch(encode_batch(part)) for part in split_snapshot(whole, 300)]
+    assert b"".join(part.body for part in parts) == body
+    assert [(part.part, part.parts) for part in parts] == [(number, len(parts)) for number in range(len(parts))]
+    assert max(len(part.body) for part in parts) <= 300 and len(parts) > 5
+    assert split_snapshot(whole, len(body)) == [whole]
+    assert len(split_snapshot(whole, 1)) == 59
+
+
+@pytest.mark.parametrize(("kind", "part", "parts"), [(BatchKind.SNAPSHOT, 2, 2), (BatchKind.SNAPSHOT, 1, 0), (BatchKind.EVENTS, 0, 2)])
+def test_parts_that_cannot_be(kind: BatchKind, part: int, parts: int) -> None:
+    batch = Batch(kind, UUID(int=1), UUID(int=2), 3, 8, 8, 5, 6, 7, 8, b"host", b"", part=part, parts=parts)
+    with pytest.raises(DecodeError, match="part"):
+        decode_batch(encode_batch(batch))
