@@ -23,9 +23,6 @@ from producers.snapshot import RingFull
 from schemas import events, limits
 from schemas.errors import BadInput, Unavailable
 
-_PROGRAMS = (*(function for function, _ in source.TRACEPOINTS.values()), "mark")
-_ITERATOR = "bpf_iter__task"
-
 
 class Settings(NamedTuple):
     """How to load.
@@ -178,10 +175,11 @@ def _create_maps(settings: source.Settings) -> dict[str, int]:
 
 
 class _Programs(NamedTuple):
-    """Loaded programs: descriptors by function name, and their epoch."""
+    """Loaded programs: descriptors by function name, their epoch, and why they do not read directly (empty if they do)."""
 
     descriptors: dict[str, int]
     epoch: int
+    refusal: str
 
 
 def _load_programs(program: source.Program, maps: dict[str, int]) -> _Programs:
@@ -192,10 +190,10 @@ def _load_programs(program: source.Program, maps: dict[str, int]) -> _Programs:
         "SEEN_WORK_FD": syscall.create_map(syscall.PERCPU_ARRAY, 4, source.SEEN_WORK_BYTES, 1, name="tasktrail_seen"),
     }
     descriptors = {f"{name.upper()}_FD": fd for name, fd in maps.items()} | work
-    functions = probes.load(source.with_maps(program, descriptors, epoch), _PROGRAMS, (_ITERATOR,))
+    functions = probes.load(source.with_maps(program, descriptors, epoch), program.types)
     for fd in work.values():
         os.close(fd)
-    return _Programs(functions.descriptors, epoch)
+    return _Programs(functions.descriptors, epoch, functions.refusal)
 
 
 def _attach(programs: _Programs, pinned: Callable[[str, int], None]) -> None:
@@ -204,10 +202,10 @@ def _attach(programs: _Programs, pinned: Callable[[str, int], None]) -> None:
         link = syscall.attach_raw_tracepoint(programs.descriptors[function], tracepoint)
         pinned(pins.LINKS[short], link)
         os.close(link)
-    iterator = syscall.link_iterator(programs.descriptors[_ITERATOR])
+    iterator = syscall.link_iterator(programs.descriptors[probes.ITERATOR])
     pinned(pins.SEEN, iterator)
     os.close(iterator)
-    pinned(pins.MARK, programs.descriptors["mark"])
+    pinned(pins.MARK, programs.descriptors[probes.MARK])
 
 
 def _load_new(pin_dir: Path, settings: Settings, program: source.Program) -> Loaded:
@@ -223,7 +221,7 @@ def _load_new(pin_dir: Path, settings: Settings, program: source.Program) -> Loa
             syscall.pin(fd, pin_dir / name)
     programs = _load_programs(program, maps)
     _describe(meta, settings, program, programs.epoch)
-    mark = programs.descriptors["mark"]
+    mark = programs.descriptors[probes.MARK]
     _mark(mark, events.Mark.CLOCK, *host.now())
     _attach(programs, lambda name, fd: syscall.pin(fd, pin_dir / name))
     _mark(mark, events.Mark.ATTACHED, 0)
@@ -264,7 +262,7 @@ def _take_over(pin_dir: Path, settings: Settings, program: source.Program, meta:
     _attach(programs, replace)
     missed = sum(syscall.program_info(fd).recursion_misses for fd in replaced.values())
     meta.write(Field.SKIPPED, meta.read(Field.SKIPPED) + missed)
-    mark = programs.descriptors["mark"]
+    mark = programs.descriptors[probes.MARK]
     if not attached:
         _mark(mark, events.Mark.LINKS_LOST, meta.read(Field.GOOD_NS))
     _mark(mark, events.Mark.ATTACHED, int(attached))

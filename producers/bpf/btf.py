@@ -122,9 +122,13 @@ class Btf:
         type_id = self._named.get((_STRUCT, struct_name))
         return None if type_id is None else self._kind(type_id)[3]
 
+    def tracepoint(self, name: str) -> int | None:
+        """Id of the type that stands for a raw tracepoint, None if the kernel has no such tracepoint."""
+        return self._named.get((_TYPEDEF, f"btf_trace_{name}"))
+
     def arguments(self, tracepoint: str) -> int | None:
         """How many arguments a raw tracepoint hands over, None if the kernel has no such tracepoint."""
-        type_id = self._named.get((_TYPEDEF, f"btf_trace_{tracepoint}"))
+        type_id = self.tracepoint(tracepoint)
         if type_id is None:
             return None
         pointer = self._kind(self._plain(type_id))

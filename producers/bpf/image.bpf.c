@@ -11,22 +11,80 @@ struct entry_start {
     addr name;
 };
 
+// Both at once where they are copied, for another thread may change them in between.
+#if DIRECT
+#define GET_PLACE(place, base, offset)                                 \
+    do {                                                               \
+        GET((place).mount, base, (offset) + OFFSET(path, mnt));        \
+        GET((place).entry, base, (offset) + OFFSET(path, dentry));     \
+    } while (0)
+#else
+#define GET_PLACE(place, base, offset) READ(place, base, offset)
+#endif
+_Static_assert(OFFSET(path, mnt) == 0 && OFFSET(path, dentry) == 8, "struct place is no struct path");
+
+// What the second way up is compared by. Pointers are washed first: the verifier lets nobody calculate with typed ones.
+#define SUM(parent, hash)                                                       \
+    do {                                                                        \
+        addr plain_ = (parent);                                                 \
+        WASH(plain_);                                                           \
+        work->walked = work->walked * 31 + plain_ + (hash);                     \
+    } while (0)
+
+// Copies one name behind the others.
+INLINE u64 copy_component(char *tail, u64 off, addr name) {
+    long size = bpf_probe_read_kernel_str(&tail[off], NAME_BYTES_MAX, (void *)name);
+    if (size > 0)
+        off += size & (2 * NAME_BYTES_MAX - 1);
+    return off;
+}
+
 // Writes the names from the place up to the top of its mount tree into the tail, leaf first, each ending with NUL, and returns the offset
-// after them. The task's own root is ignored. The flags live in map memory: in a register they would multiply the verifier's states.
+// after them. The task's own root is ignored. The flags live in map memory: in a register they would multiply the verifier's states. With
+// DIRECT the way inside the first mount goes by loads; from its root on, which is mostly the end, addresses are plain numbers.
 INLINE u64 walk(struct work *work, char *tail, u64 off, struct place at, u32 *flags, u32 cut, u32 deleted, u32 pseudo, u32 detached) {
-    addr mount = at.mount - OFFSET(mount, mnt), entry = at.entry, root, hashed;
+    addr mount = at.mount, entry = at.entry, root, hashed, parent, name;
     struct entry_start start;
-    READ(root, at.mount, OFFSET(vfsmount, mnt_root));
-    READ(start, entry, OFFSET(dentry, d_parent));
-    READ(hashed, entry, OFFSET(dentry, d_hash.pprev));
-    if (!hashed && start.parent != entry)
+    u32 hash;
+    GET(root, at.mount, OFFSET(vfsmount, mnt_root));
+    GET(parent, entry, OFFSET(dentry, d_parent));
+    GET(hashed, entry, OFFSET(dentry, d_hash.pprev));
+    if (!hashed && parent != entry)
         *flags |= deleted;
     *flags |= cut;
+    work->rounds = 0;
+#if DIRECT
 #pragma clang loop unroll(disable)
     for (int i = 0; i < PATH_COMPONENTS_MAX; i++) {
         WASH(off);
         off &= TAIL_MASK;
-        if (off > TAIL_BYTES_MAX - NAME_BYTES_MAX)
+        if (off > TAIL_BYTES_MAX - NAME_BYTES_MAX || entry == root)
+            break;
+        GET(parent, entry, OFFSET(dentry, d_parent));
+        GET(hash, entry, OFFSET(dentry, d_name.hash));
+        GET(name, entry, OFFSET(dentry, d_name.name));
+        off = copy_component(tail, off, name);
+        if (parent == entry) {
+            *flags |= pseudo;
+            *flags &= ~cut;
+            break;
+        }
+        SUM(parent, hash);
+        entry = parent;
+        work->rounds++;
+    }
+    if (entry != root)
+        return off & TAIL_MASK;
+    WASH(entry);
+    root = entry;
+#endif
+    WASH(mount);
+    mount -= OFFSET(mount, mnt);
+#pragma clang loop unroll(disable)
+    for (int i = 0; i < PATH_COMPONENTS_MAX; i++) {
+        WASH(off);
+        off &= TAIL_MASK;
+        if (off > TAIL_BYTES_MAX - NAME_BYTES_MAX || work->rounds++ >= PATH_COMPONENTS_MAX)
             break;
         if (entry == root) {
             addr above;
@@ -45,15 +103,13 @@ INLINE u64 walk(struct work *work, char *tail, u64 off, struct place at, u32 *fl
             continue;
         }
         READ(start, entry, OFFSET(dentry, d_parent));
-        long size = bpf_probe_read_kernel_str(&tail[off], NAME_BYTES_MAX, (void *)start.name);
-        if (size > 0)
-            off += size & (2 * NAME_BYTES_MAX - 1);
+        off = copy_component(tail, off, start.name);
         if (start.parent == entry) {
             *flags |= pseudo;
             *flags &= ~cut;
             break;
         }
-        work->walked = work->walked * 31 + start.parent + start.hash;
+        SUM(start.parent, start.hash);
         entry = start.parent;
     }
     return off & TAIL_MASK;
@@ -61,9 +117,30 @@ INLINE u64 walk(struct work *work, char *tail, u64 off, struct place at, u32 *fl
 
 // Goes the same way again without copying: another sum in work->walked than before means that a directory was renamed meanwhile.
 INLINE void walk_again(struct work *work, struct place at) {
-    addr mount = at.mount - OFFSET(mount, mnt), entry = at.entry, root;
+    addr mount = at.mount, entry = at.entry, root, parent;
     struct entry_start start;
-    READ(root, at.mount, OFFSET(vfsmount, mnt_root));
+    u32 hash;
+    GET(root, at.mount, OFFSET(vfsmount, mnt_root));
+#if DIRECT
+#pragma clang loop unroll(disable)
+    for (int i = 0; i < PATH_COMPONENTS_MAX; i++) {
+        NEW_ROUND();
+        if (entry == root)
+            break;
+        GET(parent, entry, OFFSET(dentry, d_parent));
+        GET(hash, entry, OFFSET(dentry, d_name.hash));
+        if (parent == entry)
+            return;
+        SUM(parent, hash);
+        entry = parent;
+    }
+    if (entry != root)
+        return;
+    WASH(entry);
+    root = entry;
+#endif
+    WASH(mount);
+    mount -= OFFSET(mount, mnt);
 #pragma clang loop unroll(disable)
     for (int i = 0; i < PATH_COMPONENTS_MAX; i++) {
         NEW_ROUND();
@@ -80,17 +157,22 @@ INLINE void walk_again(struct work *work, struct place at) {
         READ(start, entry, OFFSET(dentry, d_parent));
         if (start.parent == entry)
             break;
-        work->walked = work->walked * 31 + start.parent + start.hash;
+        SUM(start.parent, start.hash);
         entry = start.parent;
     }
 }
 
 // Going up from the task's root passes a named directory before the top of the mount tree: it was changed by chroot.
-INLINE int is_chrooted(struct place root) {
-    addr mount = root.mount - OFFSET(mount, mnt), entry = root.entry, top, above;
+INLINE int is_chrooted(struct work *work, struct place root) {
+    addr mount = root.mount, entry = root.entry, top, above;
+    GET(top, mount, OFFSET(vfsmount, mnt_root));
+    WASH(mount);
+    WASH(entry);
+    WASH(top);
+    mount -= OFFSET(mount, mnt);
 #pragma clang loop unroll(disable)
     for (int i = 0; i < 8; i++) {
-        READ(top, mount, OFFSET(mount, mnt.mnt_root));
+        NEW_ROUND();
         if (entry != top)
             return 1;
         READ(above, mount, OFFSET(mount, mnt_parent));
@@ -98,6 +180,7 @@ INLINE int is_chrooted(struct place root) {
             return 0;
         READ(entry, mount, OFFSET(mount, mnt_mountpoint));
         mount = above;
+        READ(top, mount, OFFSET(mount, mnt.mnt_root));
     }
     return 1;
 }
@@ -113,27 +196,35 @@ INLINE u64 copy_name(char *tail, u64 off, addr from) {
 }
 
 // exe and cwd with their flags; a task that has none (a kernel thread, a zombie) gets an empty exe, or an empty cwd with the flag "cut".
+// Where this reads directly it runs in an exec, which has all of them; the verifier would not understand the same question asked twice.
 INLINE u64 fill_paths(struct work *work, struct exec_record *record, char *tail, u64 off, addr mm, addr fs) {
     addr file, inode, super;
     struct place exe, cwd, root;
     u32 *flags = &record->head.flags;
     u64 before = off;
-    READ(file, mm, OFFSET(mm_struct, exe_file));
-    READ(inode, file, OFFSET(file, f_inode));
-    READ(record->exe_inode, inode, OFFSET(inode, i_ino));
-    READ(record->exe_generation, inode, OFFSET(inode, i_generation));
-    READ(super, inode, OFFSET(inode, i_sb));
-    READ(record->exe_dev, super, OFFSET(super_block, s_dev));
-    READ(exe, file, OFFSET(file, f_path));
-    READ(cwd, fs, OFFSET(fs_struct, pwd));
-    READ(root, fs, OFFSET(fs_struct, root));
+    GET(file, mm, OFFSET(mm_struct, exe_file));
+    if (DIRECT && !file) {
+        record->exe_size = record->cwd_size = 0;
+        record->exe_inode = 0;
+        record->exe_dev = record->exe_generation = 0;
+        *flags |= FLAG_EXE_CUT | FLAG_CWD_CUT;
+        return off;
+    }
+    GET(inode, file, OFFSET(file, f_inode));
+    GET(record->exe_inode, inode, OFFSET(inode, i_ino));
+    GET(record->exe_generation, inode, OFFSET(inode, i_generation));
+    GET(super, inode, OFFSET(inode, i_sb));
+    GET(record->exe_dev, super, OFFSET(super_block, s_dev));
+    GET_PLACE(exe, file, OFFSET(file, f_path));
+    GET_PLACE(cwd, fs, OFFSET(fs_struct, pwd));
+    GET_PLACE(root, fs, OFFSET(fs_struct, root));
     work->walked = 0;
-    if (mm)
+    if (DIRECT || mm)
         off = walk(work, tail, off, exe, flags, FLAG_EXE_CUT, FLAG_EXE_DELETED, FLAG_EXE_PSEUDO, FLAG_EXE_DETACHED);
     record->exe_size = off - before;
     WASH(off);
     before = off;
-    if (fs)
+    if (DIRECT || fs)
         off = walk(work, tail, off, cwd, flags, FLAG_CWD_CUT, FLAG_CWD_DELETED, FLAG_CWD_PSEUDO, FLAG_CWD_DETACHED);
     else
         *flags |= FLAG_CWD_CUT;
@@ -141,28 +232,28 @@ INLINE u64 fill_paths(struct work *work, struct exec_record *record, char *tail,
     WASH(off);
     u64 walked = work->walked;
     work->walked = 0;
-    if (mm)
+    if (DIRECT || mm)
         walk_again(work, exe);
-    if (fs)
+    if (DIRECT || fs)
         walk_again(work, cwd);
     if (walked != work->walked)
         *flags |= FLAG_PATH_RACED;
-    if (fs && is_chrooted(root))
+    if ((DIRECT || fs) && is_chrooted(work, root))
         *flags |= FLAG_CHROOT;
     return off;
 }
 
-INLINE u64 fill_tty(struct exec_record *record, char *tail, u64 off, addr signal) {
+INLINE u64 fill_tty(struct work *work, struct exec_record *record, char *tail, u64 off, addr signal) {
     addr tty, driver;
     record->tty_nr = 0;
-    READ(tty, signal, OFFSET(signal_struct, tty));
+    GET(tty, signal, OFFSET(signal_struct, tty));
     if (!tty)
         return off;
     u32 major = 0, minor = 0, index = 0;
-    READ(driver, tty, OFFSET(tty_struct, driver));
-    READ(major, driver, OFFSET(tty_driver, major));
-    READ(minor, driver, OFFSET(tty_driver, minor_start));
-    READ(index, tty, OFFSET(tty_struct, index));
+    GET(driver, tty, OFFSET(tty_struct, driver));
+    GET(major, driver, OFFSET(tty_driver, major));
+    GET(minor, driver, OFFSET(tty_driver, minor_start));
+    GET(index, tty, OFFSET(tty_struct, index));
     minor += index;
     record->tty_nr = (minor & 0xff) | (major << 8) | ((minor & ~0xffu) << 12);
     u64 skipped = 0;
@@ -175,6 +266,7 @@ INLINE u64 fill_tty(struct exec_record *record, char *tail, u64 off, addr signal
         off += 4;
         skipped = 3;
     }
+    WASH(tty);
     return copy_name(tail, off, tty + OFFSET(tty_struct, name) + skipped);
 }
 
@@ -186,26 +278,29 @@ INLINE u64 fill_image(struct work *work, struct exec_record *record, char *tail,
     u64 before = off;
     record->cgroup_id = 0;
     node = read_cgroup(task, &record->cgroup_id);
-    READ(name, node, OFFSET(kernfs_node, name));
+    GET(name, node, OFFSET(kernfs_node, name));
     off = copy_name(tail, off, name);
     record->cgroup_size = off - before;
     WASH(off);
     before = off;
-    READ(signal, task, OFFSET(task_struct, signal));
-    off = fill_tty(record, tail, off, signal);
+    GET(signal, task, OFFSET(task_struct, signal));
+    off = fill_tty(work, record, tail, off, signal);
     record->tty_size = off - before;
     WASH(off);
     record->zero_size = 0;
     record->zero = 0;
-    READ(cred, task, OFFSET(task_struct, cred));
-    READ_CRED(record, cred);
-    READ(space, cred, OFFSET(cred, user_ns));
-    READ(record->user_ns, space, OFFSET(user_namespace, ns.inum));
+    record->user_ns = 0;
+    GET(cred, task, OFFSET(task_struct, cred));
+    GET_CRED(record, cred);
+    if (cred) {
+        GET(space, cred, OFFSET(cred, user_ns));
+        GET(record->user_ns, space, OFFSET(user_namespace, ns.inum));
+    }
     read_audit(task, &record->loginuid, &record->session);
     read_pid(task, &record->pid_ns, &record->ns_pid);
     record->mnt_ns = read_mount_namespace(task);
     read_parent(task, &record->real_parent_tgid, &record->real_parent_start_ns);
-    READ(record->parent_exec_id, task, OFFSET(task_struct, parent_exec_id));
-    READ(record->comm, task, OFFSET(task_struct, comm));
+    GET(record->parent_exec_id, task, OFFSET(task_struct, parent_exec_id));
+    GET_COMM(record->comm, task);
     return off;
 }

@@ -8,9 +8,11 @@ import os
 import platform
 import re
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from producers.bpf import syscall
 from schemas.errors import Unavailable
 
 _TYPES = """#ifndef TASKTRAIL_TYPES
@@ -29,10 +31,20 @@ struct pt_regs { unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax,
 _EMPTY = ("bpf_common.h", "log2.h", "../uapi/linux/bpf.h", "../uapi/linux/if_packet.h", "../uapi/linux/types.h", "../uapi/linux/ptrace.h")
 
 
+EVENTS = ("on_fork", "on_exec", "on_exit", "on_rename")
+"""Functions that run at tracepoints."""
+MARK, ITERATOR = "mark", "bpf_iter__task"
+"""Functions that the reader runs."""
+
+
 class Functions(NamedTuple):
-    """Loaded programs by function name, as file descriptors. They live as long as somebody holds a descriptor, a link or a pin."""
+    """Loaded programs by function name, as file descriptors. They live as long as somebody holds a descriptor, a link or a pin.
+
+    refusal  why the programs at the tracepoints read by helper calls; empty if they read directly, which is cheaper
+    """
 
     descriptors: dict[str, int]
+    refusal: str = ""
 
 
 def _write_tree(root: Path) -> None:
@@ -53,8 +65,11 @@ def _write_tree(root: Path) -> None:
         path.write_text(text)
 
 
-def load(text: str, raw: tuple[str, ...], iterators: tuple[str, ...]) -> Functions:
-    """Compiles the C text and loads its functions: ``raw`` as raw tracepoint programs, ``iterators`` as BPF iterators.
+def load(text: str, types: Mapping[str, int]) -> Functions:
+    """Compiles the C text and loads its functions: those at tracepoints, the mark and the iterator.
+
+    ``types`` has the BTF id of each function's tracepoint. With it the function reads the kernel's structs directly; if the kernel refuses
+    that, or an id is missing, all of them are loaded as raw tracepoint programs, which every kernel since 5.10 takes.
 
     Raises Unavailable when bcc is missing, the text does not compile here, or the kernel refuses a program.
     """
@@ -66,12 +81,40 @@ def load(text: str, raw: tuple[str, ...], iterators: tuple[str, ...]) -> Functio
         except ImportError:
             cure = "install the distribution's python3-bpfcc and use an environment made with --system-site-packages"
             raise Unavailable("bcc is not there for this Python", cure) from None
+        direct, refusal = _load_direct(lambda: BPF(text=(variant(direct=True) + text).encode()), types)
+        raw = (MARK,) if direct else (*EVENTS, MARK)
         try:
-            module = BPF(text=text.encode())
-            kinds = [(name, BPF.RAW_TRACEPOINT) for name in raw] + [(name, BPF.TRACING) for name in iterators]
+            module = BPF(text=(variant(direct=False, events=not direct) + text).encode())
+            kinds = [(name, BPF.RAW_TRACEPOINT) for name in raw] + [(ITERATOR, BPF.TRACING)]
             # The descriptors are copied, because bcc closes its own when the module goes.
-            return Functions({name: os.dup(module.load_func(name.encode(), kind).fd) for name, kind in kinds})
+            loaded = {name: os.dup(module.load_func(name.encode(), kind).fd) for name, kind in kinds}
         except Exception as failure:
-            raise Unavailable(
-                f"the kernel programs could not be loaded: {failure}", "the compiler's or verifier's words are above"
-            ) from failure
+            _close(direct)
+            problem = f"the kernel programs could not be loaded: {failure}"
+            raise Unavailable(problem, "the compiler's or verifier's words are above") from failure
+        return Functions(direct | loaded, refusal)
+
+
+def variant(*, direct: bool, events: bool = True) -> str:
+    """The first lines of the text: whether its programs read directly, and which of them are in it."""
+    return f"#define DIRECT {int(direct)}\n#define EVENTS {int(events)}\n#define READER {int(not direct)}\n"
+
+
+def _load_direct(compiled: Callable[[], Any], types: Mapping[str, int]) -> tuple[dict[str, int], str]:
+    """The programs at tracepoints that read directly, or none of them and the reason."""
+    loaded: dict[str, int] = {}
+    if missing := [name for name in EVENTS if name not in types]:
+        return {}, f"the tracepoint of {missing[0]} has no type"
+    try:
+        module = compiled()
+        for name in EVENTS:
+            loaded[name] = syscall.load_typed(module.dump_func(name.encode()), types[name], name)
+    except Exception as failure:  # whatever it is, raw tracepoints remain
+        _close(loaded)
+        return {}, f"{EVENTS[len(loaded)]}: {failure}" if len(loaded) < len(EVENTS) else str(failure)
+    return loaded, ""
+
+
+def _close(descriptors: dict[str, int]) -> None:
+    for fd in descriptors.values():
+        os.close(fd)

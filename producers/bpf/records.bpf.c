@@ -80,7 +80,7 @@ _Static_assert(TAIL_BYTES_MAX + NAME_BYTES_MAX <= TAIL_MASK, "the tail's buffer 
 
 // Per-CPU memory in which a record with a variable part grows; it does not fit on the 512-byte stack.
 struct work {
-    u64 washed, walked;
+    u64 washed, walked, rounds;
 };
 struct exec_work {
     struct work work;

@@ -1,5 +1,6 @@
 // Snapshots: an iterator over all tasks; each process becomes one framed SEEN record in the reader's stream --
 
+#if READER
 // A thread of the group that still has its memory: after the leader ended, others may go on.
 INLINE addr living_thread(addr leader, addr signal) {
     addr end = signal + OFFSET(signal_struct, thread_head), at, mm;
@@ -106,3 +107,4 @@ int bpf_iter__task(void *ctx) {
     bpf_seq_write((void *)seq, &space->frame, off);
     return 0;
 }
+#endif

@@ -24,7 +24,7 @@ THREADS_MAX = 64
 """Living threads whose CPU time is added up at exit; more sets THREADS_CUT."""
 LAST_EXIT_SLOTS = 4096
 """Slots that remember the latest exit, by tgid."""
-WORK_BYTES = 16
+WORK_BYTES = 24
 """struct work, before the record that grows in per-CPU memory."""
 TAIL_BUFFER_BYTES = 16384
 EXEC_WORK_BYTES = WORK_BYTES + events.EXEC.size + TAIL_BUFFER_BYTES
@@ -150,19 +150,22 @@ def fill(text: str, btf: Btf) -> str:
 class Program(NamedTuple):
     """The text as it is compiled, but for descriptors and epoch.
 
-    text  C with ``#define`` lines for every number from elsewhere
-    hash  first 8 bytes of its SHA-256: the same text loaded again changes nothing
+    text   C with ``#define`` lines for every number from elsewhere
+    hash   first 8 bytes of its SHA-256: the same text loaded again changes nothing
+    types  function at a tracepoint → BTF id of that tracepoint, which gives its arguments types for the verifier
     """
 
     text: str
     hash: int
+    types: Mapping[str, int]
 
 
 def generate(btf: Btf, settings: Settings) -> Program:
     """The programs for this kernel and these settings. Raises Unavailable naming all that the kernel lacks."""
     defines = "".join(f"#define {name} {value}\n" for name, value in sorted(macros(settings, _optional(btf)).items()))
     text = defines + fill(read_text(), btf)
-    return Program(text, int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"))
+    types = {function: type_id for function, name in TRACEPOINTS.values() if (type_id := btf.tracepoint(name)) is not None}
+    return Program(text, int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"), types)
 
 
 def with_maps(program: Program, descriptors: Mapping[str, int], epoch: int) -> str:

@@ -19,7 +19,8 @@ _PROG_GET_FD_BY_ID, _OBJ_GET_INFO, _RAW_TRACEPOINT_OPEN, _LINK_CREATE, _ENABLE_S
 
 HASH, ARRAY, PERCPU_ARRAY, RINGBUF = 1, 2, 6, 27
 NO_PREALLOC = 1
-TRACE_ITER = 28
+TRACING = 26
+TRACE_RAW_TP, TRACE_ITER = 23, 28
 LINK_RAW_TRACEPOINT, LINK_ITER = 1, 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -71,10 +72,22 @@ def open_pin(path: Path) -> int:
     return _bpf(_OBJ_GET, struct.pack("<QII", ctypes.addressof(name), 0, 0))[0]
 
 
+def load_typed(code: bytes, type_id: int, name: str) -> int:
+    """Descriptor of a program for the raw tracepoint of this BTF type, whose arguments then have types for the verifier."""
+    instructions, license_name = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
+    begin = struct.pack("<IIQQ", TRACING, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(license_name))
+    named = struct.pack("<IIQII16sII", 0, 0, 0, 0, 0, name.encode()[:15], 0, TRACE_RAW_TP)
+    return _bpf(_PROG_LOAD, begin + named + struct.pack("<36xI", type_id))[0]
+
+
 def attach_raw_tracepoint(program_fd: int, tracepoint: str) -> int:
-    """Descriptor of a link that runs the program at the raw tracepoint as long as the link lives."""
+    """Descriptor of a link that runs the program at the raw tracepoint as long as the link lives.
+
+    A program that was loaded for the tracepoint's type knows its name already.
+    """
     name = ctypes.create_string_buffer(tracepoint.encode())
-    return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI", ctypes.addressof(name), program_fd))[0]
+    address = 0 if program_info(program_fd).kind == TRACING else ctypes.addressof(name)
+    return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI", address, program_fd))[0]
 
 
 def link_iterator(program_fd: int) -> int:

@@ -1,5 +1,6 @@
 // Tasktrail's kernel programs: every fork, exec, exit and rename becomes one record in the ring.
 
+#if EVENTS
 // -- fork --
 
 int on_fork(struct bpf_raw_tracepoint_args *ctx) {
@@ -7,14 +8,14 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx) {
     u64 clone_flags = ctx->args[1];
     if (clone_flags & CLONE_THREAD)
         return 0;
-    addr creator = bpf_get_current_task(), leader, cred;
+    addr creator = CURRENT(), leader, cred;
     struct fork_record record = {};
     fill_head(&record.head, KIND_FORK, child);
-    READ(leader, creator, OFFSET(task_struct, group_leader));
-    READ(record.creator_tgid, creator, OFFSET(task_struct, tgid));
-    READ(record.creator_tid, creator, OFFSET(task_struct, pid));
-    READ(record.creator_exec_id, creator, OFFSET(task_struct, self_exec_id));
-    READ(record.creator_start_ns, leader, OFFSET(task_struct, start_boottime));
+    GET(leader, creator, OFFSET(task_struct, group_leader));
+    GET(record.creator_tgid, creator, OFFSET(task_struct, tgid));
+    GET(record.creator_tid, creator, OFFSET(task_struct, pid));
+    GET(record.creator_exec_id, creator, OFFSET(task_struct, self_exec_id));
+    GET(record.creator_start_ns, leader, OFFSET(task_struct, start_boottime));
 
     u32 tgid = record.head.tgid;
     struct once *known = LOOKUP(ONCE_FD, tgid);
@@ -31,15 +32,15 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx) {
         count(COUNT_ONCE_FULL);
 
     read_parent(child, &record.real_parent_tgid, &record.real_parent_start_ns);
-    READ(record.parent_exec_id, child, OFFSET(task_struct, parent_exec_id));
+    GET(record.parent_exec_id, child, OFFSET(task_struct, parent_exec_id));
     record.clone_flags = clone_flags;
-    READ(cred, child, OFFSET(task_struct, cred));
-    READ_CRED(&record, cred);
+    GET(cred, child, OFFSET(task_struct, cred));
+    GET_CRED(&record, cred);
     read_audit(child, &record.loginuid, &record.session);
     read_pid(child, &record.pid_ns, &record.ns_pid);
     record.mnt_ns = read_mount_namespace(child);
     read_cgroup(child, &record.cgroup_id);
-    READ(record.comm, child, OFFSET(task_struct, comm));
+    GET_COMM(record.comm, child);
     if (SEND(&record, sizeof(record)))
         count_lost(COUNT_LOST_FORK);
     return 0;
@@ -49,8 +50,8 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx) {
 
 INLINE u64 copy_argv(struct work *work, struct exec_record *record, char *tail, addr mm) {
     u64 begin = 0, end = 0, limit = ARGV_BYTES;
-    READ(begin, mm, OFFSET(mm_struct, arg_start));
-    READ(end, mm, OFFSET(mm_struct, arg_end));
+    GET(begin, mm, OFFSET(mm_struct, arg_start));
+    GET(end, mm, OFFSET(mm_struct, arg_end));
     u64 size = end - begin;
     record->argv_bytes = size;
 #if ARGV_BYTES == 0
@@ -83,9 +84,9 @@ INLINE u64 copy_argv(struct work *work, struct exec_record *record, char *tail, 
 INLINE u64 copy_filename(struct work *work, struct exec_record *record, char *tail, u64 off, addr binprm) {
     addr filename, interp;
     u64 before = off;
-    READ(filename, binprm, OFFSET(linux_binprm, filename));
-    READ(interp, binprm, OFFSET(linux_binprm, interp));
-    READ(record->argc, binprm, OFFSET(linux_binprm, argc));
+    GET(filename, binprm, OFFSET(linux_binprm, filename));
+    GET(interp, binprm, OFFSET(linux_binprm, interp));
+    GET(record->argc, binprm, OFFSET(linux_binprm, argc));
     WASH(off);
     off &= TAIL_MASK;
     if (off > TAIL_BYTES_MAX - FILENAME_BYTES_MAX)
@@ -128,8 +129,8 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx) {
     }
 
     record->tid = ctx->args[1];
-    READ(mm, task, OFFSET(task_struct, mm));
-    READ(fs, task, OFFSET(task_struct, fs));
+    GET(mm, task, OFFSET(task_struct, mm));
+    GET(fs, task, OFFSET(task_struct, fs));
     u64 off = copy_argv(work, record, space->tail, mm);
     record->argv_size = off;
     off = copy_filename(work, record, space->tail, off, ctx->args[2]);
@@ -158,32 +159,42 @@ INLINE void split_run_time(struct exit_record *record, u64 user_ticks_ns, u64 sy
 }
 
 // CPU time of the threads that are still in the group, the dead leader and the last thread among them, on top of that of the reaped.
-INLINE void read_cpu_time(struct exit_record *record, addr signal) {
+// A process mostly ends with one thread: then ``task`` is the whole list.
+INLINE void read_cpu_time(struct exit_record *record, addr task, addr signal) {
     addr end = signal + OFFSET(signal_struct, thread_head), at = 0;
-    u32 before = 0, after = 0, i;
-    u64 user_ns = 0, system_ns = 0, run_ns = 0;
-    READ(before, signal, OFFSET(signal_struct, stats_lock));
-    READ(user_ns, signal, OFFSET(signal_struct, utime));
-    READ(system_ns, signal, OFFSET(signal_struct, stime));
-    READ(run_ns, signal, OFFSET(signal_struct, sum_sched_runtime));
-    READ(at, end, 0);
-#pragma clang loop unroll(disable)
-    for (i = 0; i < THREADS_MAX; i++) {
-        if (at == end || !at)
-            break;
-        addr thread = at - OFFSET(task_struct, thread_node);
-        u64 spent = 0;
-        READ(spent, thread, OFFSET(task_struct, utime));
+    u32 before = 0, after = 0, i = 0;
+    u64 user_ns = 0, system_ns = 0, run_ns = 0, spent = 0;
+    GET(before, signal, OFFSET(signal_struct, stats_lock));
+    GET(record->threads, signal, OFFSET(signal_struct, nr_threads));
+    GET(user_ns, signal, OFFSET(signal_struct, utime));
+    GET(system_ns, signal, OFFSET(signal_struct, stime));
+    GET(run_ns, signal, OFFSET(signal_struct, sum_sched_runtime));
+    if (record->threads == 1) {
+        GET(spent, task, OFFSET(task_struct, utime));
         user_ns += spent;
-        READ(spent, thread, OFFSET(task_struct, stime));
+        GET(spent, task, OFFSET(task_struct, stime));
         system_ns += spent;
-        READ(spent, thread, OFFSET(task_struct, se.sum_exec_runtime));
+        GET(spent, task, OFFSET(task_struct, se.sum_exec_runtime));
         run_ns += spent;
-        READ(at, at, 0);
+    } else {
+        READ(at, end, 0);
+#pragma clang loop unroll(disable)
+        for (i = 0; i < THREADS_MAX; i++) {
+            if (at == end || !at)
+                break;
+            addr thread = at - OFFSET(task_struct, thread_node);
+            READ(spent, thread, OFFSET(task_struct, utime));
+            user_ns += spent;
+            READ(spent, thread, OFFSET(task_struct, stime));
+            system_ns += spent;
+            READ(spent, thread, OFFSET(task_struct, se.sum_exec_runtime));
+            run_ns += spent;
+            READ(at, at, 0);
+        }
     }
     if (i == THREADS_MAX)
         record->head.flags |= FLAG_THREADS_CUT;
-    READ(after, signal, OFFSET(signal_struct, stats_lock));
+    GET(after, signal, OFFSET(signal_struct, stats_lock));
     if (before != after || (before & 1))
         record->head.flags |= FLAG_CPU_TORN;
     split_run_time(record, user_ns, system_ns, run_ns);
@@ -205,32 +216,31 @@ INLINE int is_first_exit(u32 tgid, u64 start_ns) {
 
 int on_exit(struct bpf_raw_tracepoint_args *ctx) {
     addr task = ctx->args[0], leader, signal;
-    READ(signal, task, OFFSET(task_struct, signal));
+    GET(signal, task, OFFSET(task_struct, signal));
 #if HAVE_GROUP_DEAD
     if (!(ctx->args[1] & 1))
         return 0;
 #else
     u32 live = 0;
-    READ(live, signal, OFFSET(signal_struct, live.counter));
+    GET(live, signal, OFFSET(signal_struct, live.counter));
     if (live)
         return 0;
 #endif
     struct exit_record record = {};
-    READ(leader, task, OFFSET(task_struct, group_leader));
+    GET(leader, task, OFFSET(task_struct, group_leader));
     fill_head(&record.head, KIND_EXIT, leader);
     if (!is_first_exit(record.head.tgid, record.head.start_ns))
         return 0;
     u64 pages = 0;
-    READ(record.tid, task, OFFSET(task_struct, pid));
-    READ(record.head.exec_id, task, OFFSET(task_struct, self_exec_id));
-    READ(record.parent_exec_id, leader, OFFSET(task_struct, parent_exec_id));
-    READ(pages, signal, OFFSET(signal_struct, maxrss));
-    READ(record.threads, signal, OFFSET(signal_struct, nr_threads));
+    GET(record.tid, task, OFFSET(task_struct, pid));
+    GET(record.head.exec_id, task, OFFSET(task_struct, self_exec_id));
+    GET(record.parent_exec_id, leader, OFFSET(task_struct, parent_exec_id));
+    GET(pages, signal, OFFSET(signal_struct, maxrss));
     record.max_rss_kib = pages * (PAGE_BYTES / 1024);
     record.status = read_status(leader, signal);
     read_parent(leader, &record.real_parent_tgid, &record.real_parent_start_ns);
-    read_cpu_time(&record, signal);
-    READ(record.comm, leader, OFFSET(task_struct, comm));
+    read_cpu_time(&record, task, signal);
+    GET_COMM(record.comm, leader);
     if (SEND(&record, sizeof(record)))
         count_lost(COUNT_LOST_EXIT);
     return 0;
@@ -242,8 +252,8 @@ int on_rename(struct bpf_raw_tracepoint_args *ctx) {
     addr task = ctx->args[0];
     struct rename_record record = {};
     u32 tgid = 0;
-    READ(record.tid, task, OFFSET(task_struct, pid));
-    READ(tgid, task, OFFSET(task_struct, tgid));
+    GET(record.tid, task, OFFSET(task_struct, pid));
+    GET(tgid, task, OFFSET(task_struct, tgid));
     if (record.tid != tgid || read_bit(task, BITFIELD(task_struct, in_execve)))
         return 0;
     if (half_full()) {
@@ -251,19 +261,22 @@ int on_rename(struct bpf_raw_tracepoint_args *ctx) {
         return 0;
     }
     fill_head(&record.head, KIND_RENAME, task);
-    READ(record.old_comm, task, OFFSET(task_struct, comm));
+    GET_COMM(record.old_comm, task);
     bpf_probe_read_kernel_str(record.comm, sizeof(record.comm), (void *)ctx->args[1]);
     if (SEND(&record, sizeof(record)))
         count(COUNT_DROPPED_RENAME);
     return 0;
 }
 
+#endif
+
+#if READER
 // -- marks: never attached, run by BPF_PROG_TEST_RUN with the kind of mark and its eight values as arguments --
 
 int mark(struct bpf_raw_tracepoint_args *ctx) {
     addr task = bpf_get_current_task(), leader;
     struct mark_record record = {};
-    READ(leader, task, OFFSET(task_struct, group_leader));
+    GET(leader, task, OFFSET(task_struct, group_leader));
     fill_head(&record.head, KIND_MARK, leader);
     record.mark = ctx->args[0];
     record.values[0] = ctx->args[1];
@@ -276,3 +289,4 @@ int mark(struct bpf_raw_tracepoint_args *ctx) {
     record.values[7] = ctx->args[8];
     return SEND(&record, sizeof(record)) ? 1 : 0;
 }
+#endif

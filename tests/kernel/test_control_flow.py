@@ -15,7 +15,8 @@ from producers.bpf import probes, source
 from producers.bpf.btf import Btf
 
 DESCRIPTORS = {f"{name}_FD": at for at, name in enumerate(("RING", "COUNTERS", "ONCE", "LOST", "LAST_EXIT", "EXEC_WORK", "SEEN_WORK"), 3)}
-FUNCTIONS = ("on_fork", "on_exec", "on_exit", "on_rename", "mark", "bpf_iter__task")
+DIRECT = {f"{name} directly": name for name in probes.EVENTS}
+HELPED = {name: name for name in (*probes.EVENTS, probes.MARK, probes.ITERATOR)}
 JUMPS, CALL, EXIT, ALWAYS = (5, 6), 0x80, 0x90, 0x00
 
 
@@ -61,11 +62,14 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     probes._write_tree(tree)
     os.environ["BCC_KERNEL_SOURCE"] = str(tree)
     text = source.with_maps(source.generate(Btf.of_kernel(), source.Settings()), DESCRIPTORS, epoch=1)
-    module = BPF(text=text.encode())
-    return {name: module.dump_func(name.encode()) for name in FUNCTIONS}
+    code = {}
+    for direct, functions in ((True, DIRECT), (False, HELPED)):
+        module = BPF(text=(probes.variant(direct=direct) + text).encode())
+        code |= {name: module.dump_func(function.encode()) for name, function in functions.items()}
+    return code
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", [*DIRECT, *HELPED])
 def test_loops_go_back_by_jumps(compiled: dict[str, bytes], name: str) -> None:
     assert run_into_a_loop(compiled[name]) == []
 

@@ -5,6 +5,7 @@ import re
 import struct
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from kernel_tools import Live
@@ -127,22 +128,77 @@ def test_a_kernel_that_lacks_something_is_told_so() -> None:
         source.fill("OFFSET(task_struct, no_such_member) SIZEOF(nothing)", types)
 
 
-def instructions_of(program_fd: int) -> list[tuple[int, int]]:
-    """Opcode and immediate of each instruction of a loaded program, after the verifier."""
+class Instruction(NamedTuple):
+    """One instruction of a loaded program, after the verifier."""
+
+    opcode: int
+    offset: int
+    immediate: int
+
+
+def instructions_of(program_fd: int) -> list[Instruction]:
+    """The instructions that the kernel runs."""
     size = struct.unpack_from("<I", syscall._info(program_fd, 232), 20)[0]
     code = ctypes.create_string_buffer(size)
     info = ctypes.create_string_buffer(struct.pack("<20xI8xQ", size, ctypes.addressof(code)), 232)
     syscall._bpf(15, struct.pack("<IIQ", program_fd, len(info), ctypes.addressof(info)))
-    return [struct.unpack_from("<B3xi", code, at) for at in range(0, size, 8)]
+    return [Instruction(*struct.unpack_from("<Bxhi", code, at)) for at in range(0, size, 8)]
 
 
 def test_the_kernel_runs_with_the_offsets_of_its_btf(live: Live) -> None:
     """What was really loaded: each offset that the source names is an immediate of some addition there."""
-    add_immediate = {0x07, 0x04, 0xBF, 0xB7}
-    programs = [syscall.open_program(syscall.link_info(live.recorder._fds[name]).program_id) for name in (*pins.LINKS.values(), pins.SEEN)]
-    added = {abs(immediate) for fd in programs for opcode, immediate in instructions_of(fd) if opcode in add_immediate}
+    check_offsets([attached_program(live, name) for name in (*pins.LINKS.values(), pins.SEEN)], source.read_text())
+
+
+def test_the_programs_at_tracepoints_load_directly_with_the_offsets_of_the_btf(live: Live) -> None:
+    """Each offset that they name is that of a load of a kernel struct, of the member's width, or was added for a helper's call."""
+    programs = [attached_program(live, name) for name in pins.LINKS.values()]
+    assert {syscall.program_info(fd).kind for fd in programs} == {syscall.TRACING}
+    text = source.read_text()
+    check_offsets(programs, text[: text.index("// Snapshots: an iterator")])
     types = btf.Btf.of_kernel()
-    asked = set(re.findall(r"OFFSET\((\w+), ([\w.]+)\)", source.read_text()))
+    loads = [one for fd in programs for one in instructions_of(fd) if one.opcode & 0x07 == 0x01]
+    for struct_name, path, width in LOADED:
+        member = types.member(struct_name, path)
+        assert member
+        assert any(one.offset == member.bit // 8 and WIDTHS[one.opcode & 0x18] == width for one in loads), (struct_name, path)
+
+
+WIDTHS = {0x00: 4, 0x18: 8}
+LOADED = [
+    ("task_struct", "tgid", 4),
+    ("task_struct", "start_boottime", 8),
+    ("task_struct", "self_exec_id", 8),
+    ("task_struct", "real_parent", 8),
+    ("task_struct", "group_leader", 8),
+    ("task_struct", "cred", 8),
+    ("task_struct", "cgroups", 8),
+    ("task_struct", "comm", 8),
+    ("cred", "euid.val", 4),
+    ("css_set", "dfl_cgrp", 8),
+    ("kernfs_node", "id", 8),
+    ("mm_struct", "exe_file", 8),
+    ("dentry", "d_parent", 8),
+    ("inode", "i_ino", 8),
+    ("signal_struct", "utime", 8),
+    ("signal_struct", "sum_sched_runtime", 8),
+]
+"""Members that the direct programs load, with their widths in bytes."""
+
+
+def attached_program(live: Live, link: str) -> int:
+    """Descriptor of the program behind a link."""
+    return syscall.open_program(syscall.link_info(live.recorder._fds[link]).program_id)
+
+
+def check_offsets(programs: list[int], text: str) -> None:
+    """Each offset that the text names is an immediate of some addition in these programs, or the offset of a load."""
+    add_immediate, load = {0x07, 0x04, 0xBF, 0xB7}, 0x01
+    instructions = [one for fd in programs for one in instructions_of(fd)]
+    added = {abs(one.immediate) for one in instructions if one.opcode in add_immediate}
+    added |= {one.offset for one in instructions if one.opcode & 7 == load}
+    types = btf.Btf.of_kernel()
+    asked = set(re.findall(r"OFFSET\((\w+), ([\w.]+)\)", text))
     members = {member: types.member(*member) for member in asked}
     thread_node = members["task_struct", "thread_node"]
     assert thread_node
