@@ -1,0 +1,155 @@
+"""One partition of the log in a worker's hands: the joins of its hosts, and up to which offset all of it is safe.
+
+Pure: no clock, no I/O. An offset may be committed when nothing below it is needed again: each message's rows are stored, what could
+not be read is among the dead letters, and the states that are saved cover it. So whoever goes on from the committed offset with the
+saved states, skipping what a state covers already, gives the same rows as one that never stopped.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from schemas.batch import decode_batch
+from schemas.errors import DecodeError
+from schemas.rows import Row
+from streams.join import HostState, apply, dump, load
+
+
+class Message(NamedTuple):
+    """One message of the log: the batch of a host.
+
+    offset   its place in the partition
+    key      text of the host_id
+    value    the encoded batch
+    headers  what the producer said beside it
+    """
+
+    offset: int
+    key: bytes
+    value: bytes
+    headers: dict[str, bytes]
+
+
+class SavedHost(NamedTuple):
+    """A host's state as it is kept: it covers the messages of this host below ``covers``."""
+
+    key: bytes
+    covers: int
+    state: bytes
+
+
+class Taken(NamedTuple):
+    """What came of a message.
+
+    rows      to be stored, then ``stored(offset)`` must be called, also when there are none
+    reason    why it is a dead letter, to be kept as such before ``stored(offset)``; empty if it is none
+    repeated  a saved state covers it already: nothing is to be done
+    """
+
+    rows: list[Row]
+    reason: str = ""
+    repeated: bool = False
+
+
+@dataclass(slots=True)
+class _Host:
+    """One host: its join, the offset that this covers, and the first message that the saved state does not cover."""
+
+    state: HostState
+    covers: int = 0
+    unsaved: int | None = None
+
+
+def accept(message: Message) -> str:
+    """The reason not to take a message that can be read: none."""
+    return ""
+
+
+@dataclass(slots=True)
+class Partition:
+    """See the module. ``refuse`` says why a message is not taken, as when its signature is wrong; empty to take it."""
+
+    number: int
+    refuse: Callable[[Message], str] = accept
+    hosts: dict[bytes, _Host] = field(default_factory=dict)
+    next_offset: int | None = None
+    _unstored: dict[int, None] = field(default_factory=dict)
+    _saving: dict[bytes, int] = field(default_factory=dict)
+
+    def restore(self, saved: list[SavedHost]) -> list[tuple[bytes, str]]:
+        """Take up states that were saved; gives keys and reasons of those that cannot be read, whose hosts begin anew."""
+        bad = []
+        for host in saved:
+            try:
+                self.hosts[host.key] = _Host(load(host.state), host.covers)
+            except DecodeError as broken:
+                bad.append((host.key, broken.problem))
+        return bad
+
+    def take(self, message: Message) -> Taken:
+        """Join a message, the next one of the partition. Any exception is a bug here, and the states are void then."""
+        offset = message.offset
+        self.next_offset = offset + 1
+        host = self.hosts.get(message.key)
+        if host is not None and offset < host.covers:
+            return Taken([], repeated=True)
+        self._unstored[offset] = None
+        reason = self.refuse(message)
+        if reason:
+            return Taken([], reason)
+        try:
+            batch = decode_batch(message.value)
+        except DecodeError as broken:
+            return Taken([], broken.problem)
+        if str(batch.host_id).encode() != message.key:
+            return Taken([], f"the batch is of host {batch.host_id}, the message's key is another's")
+        if host is None:
+            host = self.hosts[message.key] = _Host(HostState())
+        rows = apply(host.state, batch)
+        host.covers = offset + 1
+        if host.unsaved is None:
+            host.unsaved = offset
+        return Taken(rows)
+
+    def stored(self, offset: int) -> None:
+        """The message's rows are stored, or it is among the dead letters."""
+        self._unstored.pop(offset, None)
+
+    @property
+    def all_stored(self) -> bool:
+        """Whether nothing that was given out is still to be stored."""
+        return not self._unstored
+
+    def stored_below(self, offset: int) -> bool:
+        """Whether nothing of the messages below the offset is still to be stored."""
+        return all(unstored >= offset for unstored in self._unstored)
+
+    def unsaved(self) -> list[bytes]:
+        """Keys of the hosts whose states have changed since they were saved."""
+        return [key for key, host in self.hosts.items() if host.unsaved is not None]
+
+    def begin_saving(self, key: bytes) -> SavedHost:
+        """The host's state as it is now. It may be kept only when all rows that were given out until now are stored."""
+        host = self.hosts[key]
+        if host.unsaved is not None:
+            self._saving.setdefault(key, host.unsaved)
+            host.unsaved = None
+        return SavedHost(key, host.covers, dump(host.state))
+
+    def saved(self, key: bytes) -> None:
+        """The state that was begun to be saved is kept for good."""
+        self._saving.pop(key, None)
+
+    def not_saved(self, key: bytes) -> None:
+        """It could not be kept; it is to be saved again."""
+        first = self._saving.pop(key, None)
+        host = self.hosts[key]
+        if first is not None:
+            host.unsaved = first if host.unsaved is None else min(first, host.unsaved)
+
+    def committable(self) -> int | None:
+        """The offset from which whoever comes next may go on, None if no message was seen."""
+        if self.next_offset is None:
+            return None
+        unsaved = (host.unsaved for host in self.hosts.values() if host.unsaved is not None)
+        return min((self.next_offset, *self._unstored, *self._saving.values(), *unsaved))
