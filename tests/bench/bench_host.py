@@ -1,13 +1,15 @@
 """What recording costs a host, and how soon and how fast what happens can be asked for. Needs root and BPF.
 
-    python -m tests.bench.bench_host [--pairs N] [--out FILE]
+    python -m tests.bench.bench_host [--pairs N] [--cost-only] [--out FILE]
 
-The cost is a storm of fork+exec with the programs attached (and no reader) against the same storm without, in turn, as the ratio
-of each pair; the median counts. The rest runs through ``tasktrail run`` and its own ClickHouse.
+The recorder's own cost is that of tests.bench.storms: ``kernel_`` with its programs attached and nobody reading, ``reader_`` with a
+process that takes what is in the ring, ``pinned_`` the same as kernel for one worker that stays on one CPU, which disturbs least.
+The rest runs through ``tasktrail run`` and its own ClickHouse; ``run_ratio`` is what a storm takes with all of that on the same CPUs.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,7 @@ import time
 from pathlib import Path
 from statistics import median
 
+from tests.bench.storms import cost, storm
 from tests.e2e.running import ROOT, Place, Run, wait_until
 
 STORM_PROCESSES = 3000
@@ -29,27 +32,6 @@ def programs(directory: Path) -> Path:
         source = ROOT / "tests" / "kernel" / "programs" / f"{name}.c"
         subprocess.run(["gcc", "-O1", *options, "-o", str(directory / name), str(source)], check=True)
     return directory
-
-
-def storm_s(directory: Path, processes: int) -> float:
-    """Wall seconds of one storm."""
-    command = [directory / "storm", str(processes), WORKERS, directory / "tiny"]
-    began = time.monotonic()
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-    return time.monotonic() - began
-
-
-def cost(place: Place, directory: Path, pairs: int) -> dict[str, float]:
-    """Ratio of a recorded storm to a bare one."""
-    ratios = []
-    storm_s(directory, STORM_PROCESSES)
-    for _ in range(pairs):
-        bare = storm_s(directory, STORM_PROCESSES)
-        assert place.record("load", "--state-dir", str(place.state_dir), "--ring-size", "64MiB").returncode == 0
-        recorded = storm_s(directory, STORM_PROCESSES)
-        assert place.record("unload").returncode == 0
-        ratios.append(recorded / bare)
-    return {"storm_ratio_median": median(ratios), "storm_ratio_min": min(ratios), "storm_ratio_max": max(ratios), "pairs": pairs}
 
 
 def latency(place: Place) -> dict[str, float]:
@@ -78,12 +60,19 @@ def memory_mib(pid: int, name: str = "VmRSS") -> float:
     return 0.0
 
 
+def cpu_s(pid: int) -> float:
+    """CPU seconds that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def busy(place: Place, run: Run, directory: Path) -> dict[str, float]:
     """Processes a second that a storm makes for 30 s, all of them stored and none lost; and what was needed for it."""
     before = memory_mib(run.pid, "RssAnon"), memory_mib(run.server())
     began, made = time.monotonic(), 0
+    spent_s = cpu_s(run.pid), cpu_s(run.server())
     while time.monotonic() - began < BUSY_S:
-        storm_s(directory, STORM_PROCESSES)
+        storm([str(directory / "storm"), "COUNT", WORKERS, str(directory / "tiny")], STORM_PROCESSES)
         made += STORM_PROCESSES
     passed = time.monotonic() - began
     place.caught_up()
@@ -95,6 +84,8 @@ def busy(place: Place, run: Run, directory: Path) -> dict[str, float]:
         "stored_of_made": stored / made,
         "lost": place.status()["lost"],
         "behind_at_end_s": behind,
+        "run_cpu_us": (cpu_s(run.pid) - spent_s[0]) * 1e6 / made,
+        "server_cpu_us": (cpu_s(run.server()) - spent_s[1]) * 1e6 / made,
         "run_anon_mib_before": before[0],
         "run_anon_mib_after": memory_mib(run.pid, "RssAnon"),
         "server_mib_before": before[1],
@@ -114,10 +105,19 @@ def reader_mib(place: Place) -> float:
     return int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout) / 1024
 
 
+def whole(place: Place, directory: Path, bare_us: float) -> dict[str, float]:
+    """Everything that runs through ``tasktrail run``; ``bare_us`` is what a process of a storm takes without it."""
+    run = place.start()
+    wait_until(run.server, "a ClickHouse")
+    figures = {"reader_anon_mib": reader_mib(place), **latency(place), **busy(place, run, directory)}
+    return figures | {"run_ratio": 1e6 / figures["made_per_second"] / bare_us}
+
+
 def main(arguments: list[str]) -> int:
     """Measure and print. Returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--pairs", type=int, default=120)
+    parser.add_argument("--cost-only", action="store_true", help="leave out what needs a store")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     figures: dict[str, float] = {}
@@ -128,11 +128,8 @@ def main(arguments: list[str]) -> int:
         place = Place(directory, TASKTRAIL_RING_BYTES="64MiB")
         try:
             figures |= cost(place, built, options.pairs)
-            run = place.start()
-            wait_until(run.server, "a ClickHouse")
-            figures["reader_anon_mib"] = reader_mib(place)
-            figures |= latency(place)
-            figures |= busy(place, run, built)
+            if not options.cost_only:
+                figures |= whole(place, built, figures["kernel_bare_us"])
         finally:
             place.clear()
     for key, value in figures.items():
