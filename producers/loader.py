@@ -260,14 +260,15 @@ def _take_over(pin_dir: Path, settings: Settings, program: source.Program, meta:
         (pin_dir / (pins.NEW + name)).rename(pin_dir / name)
 
     _attach(programs, replace)
-    missed = sum(syscall.program_info(fd).recursion_misses for fd in replaced.values())
-    meta.write(Field.SKIPPED, meta.read(Field.SKIPPED) + missed)
     mark = programs.descriptors[probes.MARK]
     if not attached:
         _mark(mark, events.Mark.LINKS_LOST, meta.read(Field.GOOD_NS))
     _mark(mark, events.Mark.ATTACHED, int(attached))
     meta.write(Field.GAP, 0)
     _describe(meta, settings, program, programs.epoch)
+    # After the epoch: a reader that still holds the replaced programs adds theirs itself until it sees another epoch than its own.
+    missed = sum(syscall.program_info(fd).recursion_misses for fd in replaced.values())
+    meta.write(Field.SKIPPED, meta.read(Field.SKIPPED) + missed)
     for fd in replaced.values():
         os.close(fd)
     _close(maps, programs)

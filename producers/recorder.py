@@ -143,7 +143,10 @@ class Recorder:
 
     def counters(self) -> Counters:
         """What was left out since the ring was made."""
-        skipped = self._meta.read(Field.SKIPPED) + sum(syscall.program_info(fd).recursion_misses for fd in self._programs.values())
+        # The loader writes the epoch, then adds the misses of the programs that it replaced: read the other way round, none counts twice.
+        skipped = self._meta.read(Field.SKIPPED)
+        if self._meta.read(Field.EPOCH) == self.epoch:
+            skipped += sum(syscall.program_info(fd).recursion_misses for fd in self._programs.values())
         kinds = (Counter.LOST_FORK, Counter.LOST_EXEC, Counter.LOST_EXIT, Counter.DROPPED_RENAME, Counter.SHORT_ARGV, Counter.ONCE_FULL)
         return Counters(skipped, *(self._counter(kind) for kind in kinds))
 
