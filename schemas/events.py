@@ -8,7 +8,9 @@ Times are CLOCK_BOOTTIME nanoseconds. Times are not the order: the ring's positi
 """
 
 import struct
+from collections.abc import Callable
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from schemas.errors import DecodeError
@@ -281,8 +283,10 @@ def argv_of(raw: bytes) -> tuple[bytes, ...]:
     return tuple(parts)
 
 
+@lru_cache(maxsize=512)
 def path_of(raw: bytes, cut: int, deleted: int) -> bytes:
-    """A path out of its components, which lie leaf first, each ending with a NUL.
+    """A path out of its components, which lie leaf first, each ending with a NUL. The same few programs run all the time, so the
+    latest are remembered; each is of at most RECORD_TAIL_BYTES_MAX bytes.
 
     A cut path lacks its first levels, and so its leading slash. A deleted one ends in " (deleted)", as in /proc.
     """
@@ -324,47 +328,56 @@ _EXE_GONE = int(Flag.EXE_DELETED | Flag.EXE_PSEUDO)
 _CWD_GONE = int(Flag.CWD_DELETED | Flag.CWD_PSEUDO)
 
 
+def _values(layout: struct.Struct) -> struct.Struct:
+    """Reads the fields that are values: all but kind, version and zero."""
+    return struct.Struct(layout.format.replace("<BBH", "<4x", 1))
+
+
+_FORK_VALUES, _EXEC_VALUES, _EXIT_VALUES, _RENAME_VALUES = _values(FORK), _values(EXEC), _values(EXIT), _values(RENAME)
+_MARK_VALUES, _SEEN_VALUES, _USER_VALUES = _values(MARK), _values(SEEN), _values(USER)
+_new = tuple.__new__
+
+
 def _fork(data: bytes, at: int, end: int) -> Fork:
-    values = FORK.unpack_from(data, at)
-    return Fork._make((*values[3:28], comm_text(values[28])))
+    values = _FORK_VALUES.unpack_from(data, at)
+    return _new(Fork, values[:25] + (comm_text(values[25]),))
 
 
 def _exec(data: bytes, at: int, end: int) -> Exec:
-    values = EXEC.unpack_from(data, at)
-    tail = _tail("EXEC", data, at + EXEC.size, end, values[3], values[32:])
-    return Exec._make((*values[3:31], comm_text(values[31]), *tail))
+    values = _EXEC_VALUES.unpack_from(data, at)
+    return _new(Exec, values[:28] + (comm_text(values[28]),) + _tail("EXEC", data, at + EXEC.size, end, values[0], values[29:]))
 
 
 def _exit(data: bytes, at: int, end: int) -> Exit:
-    values = EXIT.unpack_from(data, at)
-    return Exit._make((*values[3:19], comm_text(values[19])))
+    values = _EXIT_VALUES.unpack_from(data, at)
+    return _new(Exit, values[:16] + (comm_text(values[16]),))
 
 
 def _rename(data: bytes, at: int, end: int) -> Rename:
-    values = RENAME.unpack_from(data, at)
-    return Rename._make((*values[3:11], comm_text(values[11]), comm_text(values[12])))
+    values = _RENAME_VALUES.unpack_from(data, at)
+    return _new(Rename, values[:8] + (comm_text(values[8]), comm_text(values[9])))
 
 
 def _mark(data: bytes, at: int, end: int) -> MarkRecord:
-    values = MARK.unpack_from(data, at)
-    return MarkRecord._make((*values[3:11], values[11:]))
+    values = _MARK_VALUES.unpack_from(data, at)
+    return _new(MarkRecord, values[:8] + (values[8:],))
 
 
 def _seen(data: bytes, at: int, end: int) -> Seen:
-    values = SEEN.unpack_from(data, at)
-    tail = _tail("SEEN", data, at + SEEN.size, end, values[3], values[32:40])
-    return Seen._make((*values[3:31], comm_text(values[31]), *values[40:], *tail))
+    values = _SEEN_VALUES.unpack_from(data, at)
+    tail = _tail("SEEN", data, at + SEEN.size, end, values[0], values[29:37])
+    return _new(Seen, values[:28] + (comm_text(values[28]),) + values[37:] + tail)
 
 
 def _user(data: bytes, at: int, end: int) -> User:
-    values = USER.unpack_from(data, at)
+    values = _USER_VALUES.unpack_from(data, at)
     name_at = at + USER.size
-    if name_at + values[11] != end:
-        raise DecodeError(f"USER record: its name ends at byte {name_at + values[11]}, the record at {end}")
-    return User._make((*values[3:11], data[name_at:end]))
+    if name_at + values[8] != end:
+        raise DecodeError(f"USER record: its name ends at byte {name_at + values[8]}, the record at {end}")
+    return _new(User, values[:8] + (data[name_at:end],))
 
 
-_READERS = (None, _fork, _exec, _exit, _rename, _mark, _seen, _user)
+_READERS: tuple[Callable[[bytes, int, int], Record], ...] = (_fork, _exec, _exit, _rename, _mark, _seen, _user)
 _SIZES = (0, *(LAYOUT[kind][0].size for kind in Kind))
 _VARIABLE = (Kind.EXEC, Kind.SEEN, Kind.USER)
 
@@ -379,11 +392,9 @@ def decode_record(data: bytes, at: int, size: int) -> Record:
     kind = data[at]
     if data[at + 1] != RECORD_VERSION:
         raise DecodeError(f"record version {data[at + 1]}: this program reads version {RECORD_VERSION}", "update Tasktrail here")
-    if not 0 < kind < len(_READERS):
+    if not 0 < kind <= len(_READERS):
         raise DecodeError(f"record kind {kind} is not known")
     fixed = _SIZES[kind]
     if size < fixed or (size > fixed and kind not in _VARIABLE):
         raise DecodeError(f"{Kind(kind).name} record of {size} bytes, expected {fixed}")
-    reader = _READERS[kind]
-    assert reader is not None
-    return reader(data, at, at + size)
+    return _READERS[kind - 1](data, at, at + size)

@@ -15,15 +15,30 @@ NIL = UUID(int=0)
 TICK_NS = 10_000_000
 """One clock tick of /proc/PID/stat (USER_HZ is 100 in every Linux ABI that Tasktrail runs on)."""
 
+_KEY = struct.Struct("<QQ").pack
 _VERSION_8 = 0x8 << 76
 _VARIANT = 0x2 << 62
 _KEEP = ~((0xF << 76) | (0x3 << 62)) & ((1 << 128) - 1)
 
 
-def _uuid8(content: bytes) -> UUID:
-    """The first 16 bytes of SHA-256 with version 8 and variant set as RFC 9562, section 5.8 says."""
-    number = int.from_bytes(hashlib.sha256(content).digest()[:16], "big")
-    return UUID(int=(number & _KEEP) | _VERSION_8 | _VARIANT)
+def _uuid8(digest: bytes) -> UUID:
+    """The first 16 bytes of a SHA-256 with version 8 and variant set as RFC 9562, section 5.8 says."""
+    return UUID(int=(int.from_bytes(digest[:16], "big") & _KEEP) | _VERSION_8 | _VARIANT)
+
+
+class Names:
+    """Gives names to the processes of one boot of one host."""
+
+    __slots__ = ("_begun",)
+
+    def __init__(self, host_id: UUID, boot_id: UUID) -> None:
+        self._begun = hashlib.sha256(host_id.bytes + boot_id.bytes)
+
+    def task_id(self, tgid: int, start_ns: int) -> UUID:
+        """As the function of that name."""
+        hashing = self._begun.copy()
+        hashing.update(_KEY(tgid, start_ns))
+        return _uuid8(hashing.digest())
 
 
 def task_id(host_id: UUID, boot_id: UUID, tgid: int, start_ns: int) -> UUID:
@@ -32,7 +47,7 @@ def task_id(host_id: UUID, boot_id: UUID, tgid: int, start_ns: int) -> UUID:
     SHA-256 over host id and boot id (16 bytes each, big-endian as RFC 9562 lays a UUID out), tgid and start_ns
     (unsigned 64-bit, little-endian), cut to a version 8 UUID.
     """
-    return _uuid8(host_id.bytes + boot_id.bytes + struct.pack("<QQ", tgid, start_ns))
+    return Names(host_id, boot_id).task_id(tgid, start_ns)
 
 
 def cpid(boot_id: UUID, pid_ns: int, start_ns: int, ns_pid: int) -> UUID:
@@ -43,4 +58,4 @@ def cpid(boot_id: UUID, pid_ns: int, start_ns: int, ns_pid: int) -> UUID:
     start_ns  start_boottime in nanoseconds; the specification takes clock ticks (/proc/PID/stat, field 22)
     ns_pid    the process's tgid inside that namespace (/proc/PID/status, last of NStgid)
     """
-    return _uuid8(boot_id.bytes + struct.pack("<QQq", pid_ns, start_ns // TICK_NS, ns_pid))
+    return _uuid8(hashlib.sha256(boot_id.bytes + struct.pack("<QQq", pid_ns, start_ns // TICK_NS, ns_pid)).digest())

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from schemas.identity import NIL
+from schemas.identity import NIL, Names
 
 Facts = tuple[object, ...]
 """Columns exe to flags of schemas.rows.ImageRow, in its order."""
@@ -180,6 +180,7 @@ class HostState:
     snapshots          snapshots whose end mark was not reached yet, by id: parts that arrived, parts in all, body so far
     waiting            images whose row is due at a time: (due_ns, image), in order
     relinks            how often a link of a chain was mended; older columns of chains are void
+    names              gives names to this boot's processes; made at need
     """
 
     host_id: UUID = NIL
@@ -209,6 +210,13 @@ class HostState:
     waiting: deque[tuple[int, Image]] = field(default_factory=deque)
     refresh_day: int = 0
     relinks: int = 0
+    names: Names | None = None
+
+    def task_id(self, tgid: int, start_ns: int) -> UUID:
+        """Name of a process of this boot."""
+        if self.names is None:
+            self.names = Names(self.host_id, self.boot_id)
+        return self.names.task_id(tgid, start_ns)
 
     def touch(self, image: Image) -> None:
         """A fact about the image arrived now."""

@@ -31,16 +31,17 @@ def chain_of(head: Image | None, stamp: int) -> Chain:
         return NO_CHAIN
     if head.chain is not None and head.chain_stamp == stamp:
         return head.chain
+    # Each element keeps its chain, so what hangs from it takes one step.
+    todo = [head]
     base = head.base
-    chain = _longer(base.chain, head) if base is not None and base.chain is not None and base.chain_stamp == stamp else _walked(head)
-    head.chain, head.chain_stamp = chain, stamp
+    while base is not None and (base.chain is None or base.chain_stamp != stamp):
+        todo.append(base)
+        base = base.base
+    chain = NO_CHAIN if base is None or base.chain is None else base.chain
+    for element in reversed(todo):
+        chain = _longer(chain, element)
+        element.chain, element.chain_stamp = chain, stamp
     return chain
-
-
-def _exe(image: Image) -> bytes:
-    exe = image.facts[0] if image.facts and image.kind != UNKNOWN else b""
-    assert isinstance(exe, bytes)
-    return exe
 
 
 def _longer(chain: Chain, head: Image) -> Chain:
@@ -58,41 +59,12 @@ def _longer(chain: Chain, head: Image) -> Chain:
             exec_ids + (head.exec_id,),
             starts + (head.begin_wall_ns if known else 0,),
             comms + (head.comm if known else b"",),
-            exes + (_exe(head),),
+            exes + (head.facts[0] if known and head.facts else b"",),  # type: ignore[operator]
         ),
         chain.whole and known,
         chain.cut or full,
         chain.before or head.before,
         join_intervals(chain.lost, head.lost) if head.lost else chain.lost,
-    )
-
-
-def _walked(head: Image) -> Chain:
-    """The chain from its elements: the newest as columns, all of them for what is said of it as a whole."""
-    elements: list[Image] = []
-    before, lost, length = False, NEVER, 0
-    element: Image | None = head
-    while element is not None:
-        length += 1
-        if length <= limits.CHAIN_ELEMENTS_MAX:
-            elements.append(element)
-        before = before or element.before
-        lost = join_intervals(lost, element.lost)
-        element = element.base
-    elements.reverse()
-    return Chain(
-        (
-            tuple(one.kind for one in elements),
-            tuple(one.tgid for one in elements),
-            tuple(one.exec_id for one in elements),
-            tuple(one.begin_wall_ns if one.kind != UNKNOWN else 0 for one in elements),
-            tuple(one.comm if one.kind != UNKNOWN else b"" for one in elements),
-            tuple(_exe(one) for one in elements),
-        ),
-        all(one.kind != UNKNOWN for one in elements),
-        length > limits.CHAIN_ELEMENTS_MAX,
-        before,
-        lost,
     )
 
 

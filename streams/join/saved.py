@@ -10,7 +10,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from schemas.errors import DecodeError
-from schemas.identity import NIL, task_id
+from schemas.identity import NIL
 from streams.join.model import End, HostState, Image, Interval, Process
 
 VERSION = 1
@@ -177,7 +177,7 @@ def _loaded(saved: dict[str, Any]) -> HostState:
 def _process(state: HostState, values: list[Any]) -> Process:
     plain = dict(zip(_PROCESS_PLAIN, values, strict=False))
     parent, lost = values[len(_PROCESS_PLAIN) : len(_PROCESS_PLAIN) + 2]
-    name = task_id(state.host_id, state.boot_id, plain["tgid"], plain["start_ns"])
+    name = state.task_id(plain["tgid"], plain["start_ns"])
     return Process(task_id=name, parent_id=UUID(parent) if parent else NIL, lost=cast(Interval, tuple(lost)), **plain)
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from schemas import events
 from schemas.events import Exec, Exit, Fork, Rename
-from schemas.identity import NIL, task_id
+from schemas.identity import NIL
 from schemas.rows import EndKind, ImageKind, Row
 from streams.join.facts import NO_FACTS, fork_facts, program_facts, with_flags
 from streams.join.model import NEVER, HostState, Image, Interval, Process
@@ -32,7 +32,7 @@ def new_process(state: HostState, tgid: int, start_ns: int) -> Process:
     process = Process(
         tgid,
         start_ns,
-        task_id(state.host_id, state.boot_id, tgid, start_ns),
+        state.task_id(tgid, start_ns),
         state.wall_ns(start_ns),
         born_snapshot=state.open_snapshot,
     )
@@ -229,7 +229,7 @@ def parent_id(state: HostState, tgid: int, start_ns: int) -> UUID:
     if not tgid:
         return NIL
     parent = find(state, tgid, start_ns)
-    return parent.task_id if parent is not None else task_id(state.host_id, state.boot_id, tgid, start_ns)
+    return parent.task_id if parent is not None else state.task_id(tgid, start_ns)
 
 
 def _late_fork(state: HostState, process: Process, record: Fork, rows: list[Row]) -> None:
