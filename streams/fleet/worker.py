@@ -7,7 +7,6 @@ and writes again what was written already, the same rows with the same keys and 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple, Protocol
 
 from schemas.errors import Unavailable
@@ -240,7 +239,10 @@ class Worker:
             held.partition.stored(offset)
             return
         loop = asyncio.get_running_loop()
-        done = partial(loop.call_soon_threadsafe, self._stored, held, offset)
+
+        def done() -> None:
+            loop.call_soon_threadsafe(self._stored, held, offset)
+
         self._storing.put(Portion(held.partition.number, offset, rows, done))
 
     def _stored(self, held: _Held, offset: int) -> None:

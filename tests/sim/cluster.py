@@ -12,6 +12,13 @@ from streams.fleet.storing import Portion
 from streams.fleet.worker import Start, Worker
 
 
+async def others() -> None:
+    """Let all others in the loop have a turn."""
+    turn = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(turn.set_result, None)
+    await turn
+
+
 class Killed(BaseException):
     """The worker's process ended here."""
 
@@ -203,7 +210,7 @@ class Member:
         busy = False
         for _ in range(messages):
             busy = await self.deliver() or busy
-            await asyncio.sleep(0)
+            await others()
         if self.rng.random() < 0.5:
             await self.worker.save()
         return busy

@@ -7,7 +7,7 @@ import pytest
 
 from schemas.batch import Batch, encode_batch
 from tests.sim.channel import batches, cut_randomly
-from tests.sim.cluster import Cluster, Killed, Member
+from tests.sim.cluster import Cluster, Killed, Member, others
 from tests.sim.oracle import store_of
 from tests.sim.scenario import exact_log, flat, joined, lossy_log, seeds, told
 from tests.sim.test_sim import unequal
@@ -68,7 +68,7 @@ async def run(cluster: Cluster, rng: random.Random, deadly: bool) -> None:
     cluster.generation += 1
     last.assign(set(range(cluster.partitions)))
     while await last.turn(20) or cluster.committed != {number: len(messages) for number, messages in cluster.log.items()}:
-        await asyncio.sleep(0)
+        await others()
 
 
 @pytest.mark.parametrize("seed", seeds(0.5))
