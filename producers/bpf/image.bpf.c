@@ -1,5 +1,8 @@
 // What can be told of a program image at any time: its paths, cgroup, terminal, ids and namespaces.
 
+// Where the last name of a path may begin: names of cgroup and terminal come after the paths, and always find room.
+#define PATHS_END (TAIL_BYTES_MAX - 4 * NAME_BYTES_MAX)
+
 struct place {
     addr mount, entry;
 };
@@ -58,7 +61,7 @@ INLINE u64 walk(struct work *work, char *tail, u64 off, struct place at, u32 *fl
     for (int i = 0; i < PATH_COMPONENTS_MAX; i++) {
         WASH(off);
         off &= TAIL_MASK;
-        if (off > TAIL_BYTES_MAX - NAME_BYTES_MAX || entry == root)
+        if (off > PATHS_END || entry == root)
             break;
         GET(parent, entry, OFFSET(dentry, d_parent));
         GET(hash, entry, OFFSET(dentry, d_name.hash));
@@ -84,8 +87,9 @@ INLINE u64 walk(struct work *work, char *tail, u64 off, struct place at, u32 *fl
     for (int i = 0; i < PATH_COMPONENTS_MAX; i++) {
         WASH(off);
         off &= TAIL_MASK;
-        if (off > TAIL_BYTES_MAX - NAME_BYTES_MAX || work->rounds++ >= PATH_COMPONENTS_MAX)
+        if (off > PATHS_END || work->rounds >= PATH_COMPONENTS_MAX)
             break;
+        work->rounds++;
         if (entry == root) {
             addr above;
             READ(above, mount, OFFSET(mount, mnt_parent));
@@ -115,11 +119,13 @@ INLINE u64 walk(struct work *work, char *tail, u64 off, struct place at, u32 *fl
     return off & TAIL_MASK;
 }
 
-// Goes the same way again without copying: another sum in work->walked than before means that a directory was renamed meanwhile.
-INLINE void walk_again(struct work *work, struct place at) {
+// Goes the same way again, as many rounds as before, without copying: another sum in work->walked means that a directory was renamed
+// meanwhile.
+INLINE void walk_again(struct work *work, struct place at, u64 rounds) {
     addr mount = at.mount, entry = at.entry, root, parent;
     struct entry_start start;
     u32 hash;
+    work->rounds = rounds;
     GET(root, at.mount, OFFSET(vfsmount, mnt_root));
 #if DIRECT
 #pragma clang loop unroll(disable)
@@ -129,7 +135,7 @@ INLINE void walk_again(struct work *work, struct place at) {
             break;
         GET(parent, entry, OFFSET(dentry, d_parent));
         GET(hash, entry, OFFSET(dentry, d_name.hash));
-        if (parent == entry)
+        if (parent == entry || !work->rounds--)
             return;
         SUM(parent, hash);
         entry = parent;
@@ -144,6 +150,8 @@ INLINE void walk_again(struct work *work, struct place at) {
 #pragma clang loop unroll(disable)
     for (int i = 0; i < PATH_COMPONENTS_MAX; i++) {
         NEW_ROUND();
+        if (!work->rounds--)
+            break;
         if (entry == root) {
             addr above;
             READ(above, mount, OFFSET(mount, mnt_parent));
@@ -201,7 +209,7 @@ INLINE u64 fill_paths(struct work *work, struct exec_record *record, char *tail,
     addr file, inode, super;
     struct place exe, cwd, root;
     u32 *flags = &record->head.flags;
-    u64 before = off;
+    u64 before = off, exe_rounds = 0, cwd_rounds = 0;
     GET(file, mm, OFFSET(mm_struct, exe_file));
     if (DIRECT && !file) {
         record->exe_size = record->cwd_size = 0;
@@ -221,6 +229,7 @@ INLINE u64 fill_paths(struct work *work, struct exec_record *record, char *tail,
     work->walked = 0;
     if (DIRECT || mm)
         off = walk(work, tail, off, exe, flags, FLAG_EXE_CUT, FLAG_EXE_DELETED, FLAG_EXE_PSEUDO, FLAG_EXE_DETACHED);
+    exe_rounds = work->rounds;
     record->exe_size = off - before;
     WASH(off);
     before = off;
@@ -228,14 +237,15 @@ INLINE u64 fill_paths(struct work *work, struct exec_record *record, char *tail,
         off = walk(work, tail, off, cwd, flags, FLAG_CWD_CUT, FLAG_CWD_DELETED, FLAG_CWD_PSEUDO, FLAG_CWD_DETACHED);
     else
         *flags |= FLAG_CWD_CUT;
+    cwd_rounds = work->rounds;
     record->cwd_size = off - before;
     WASH(off);
     u64 walked = work->walked;
     work->walked = 0;
     if (DIRECT || mm)
-        walk_again(work, exe);
+        walk_again(work, exe, exe_rounds);
     if (DIRECT || fs)
-        walk_again(work, cwd);
+        walk_again(work, cwd, cwd_rounds);
     if (walked != work->walked)
         *flags |= FLAG_PATH_RACED;
     if ((DIRECT || fs) && is_chrooted(work, root))

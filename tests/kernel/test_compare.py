@@ -4,12 +4,13 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from kernel_tools import Live, output, wait_until
+from kernel_tools import Live, wait_until
 
 from schemas import events, limits
 from schemas.batch import decode_batch, frames
@@ -298,7 +299,14 @@ def test_records_are_what_proc_says(case: Case, live: Live, programs: Path, work
 
 
 def test_a_path_that_was_mixed_by_renames_is_flagged(live: Live, programs: Path, tmp_path: Path) -> None:
-    output(programs / "renames", "6000", env={"WORK": str(tmp_path)})
+    renaming = subprocess.Popen([programs / "renames", "6000"], env={**os.environ, "WORK": str(tmp_path)})
+
+    def ended() -> bool:
+        live.read()  # or other people's processes fill the ring meanwhile
+        return renaming.poll() is not None
+
+    wait_until(ended, "the end of 6,000 execs", 120)
+    assert renaming.returncode == 0
     live.catch_up()
     ways = ("one/deep/aaa", "two/bbbbbbb", "one/deep/" + "c" * 45, "one/deep/dd")
     right = {os.fsencode(tmp_path / way / "program") for way in ways}
@@ -306,3 +314,47 @@ def test_a_path_that_was_mixed_by_renames_is_flagged(live: Live, programs: Path,
     assert len(images) == 6000
     assert [image.exe for image in images if image.exe not in right and not image.flags & Flag.PATH_RACED] == []
     assert len({image.exe for image in images}) > 1, "the directory did move meanwhile"
+
+
+DIVE = """
+import os, shutil, sys
+sleeper, levels, length, inside = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "exe"
+for _ in range(levels):
+    os.mkdir("d" * length)
+    os.chdir("d" * length)
+if inside:
+    shutil.copy(sleeper, "sleeper")
+os.execv("./sleeper" if inside else sleeper, ["sleeper"])
+"""
+TOO_DEEP = [("cwd", 60, 250, 40), ("cwd", 47, 255, 40), ("cwd", 300, 40, 256), ("exe", 60, 250, 40), ("exe", 300, 40, 255)]
+
+
+@pytest.mark.parametrize(("what", "levels", "length", "least"), TOO_DEEP)
+def test_a_path_longer_than_a_record_is_cut_and_nothing_else_is_touched(
+    live: Live, programs: Path, tmp_path: Path, what: str, levels: int, length: int, least: int
+) -> None:
+    """/proc tells no such path, but the test knows it. What is kept are the names nearest to the file."""
+    live.forget()
+    words = [str(programs / "sleeper"), str(levels), str(length), what]
+    deep = subprocess.Popen([sys.executable, "-c", DIVE, *words], cwd=tmp_path)
+    try:
+
+        def found() -> events.Exec | None:
+            live.read()
+            return next((one for one in live.of(deep.pid) if isinstance(one, events.Exec) and one.comm == b"sleeper"), None)
+
+        image = wait_until(found, "the exec in the deep directory")
+        batch = live.recorder.snapshot()
+        records = (events.decode_record(batch.body, at, size) for at, size in frames(batch.body))
+        seen = next(one for one in records if isinstance(one, events.Seen) and one.tgid == deep.pid)
+        group = text(deep.pid, "cgroup").splitlines()[-1].rpartition("/")[2]
+        for record in (image, seen):
+            *names, last = (record.exe if what == "exe" else record.cwd).strip(b"./").split(b"/")
+            assert {*names, last.removesuffix(b"sleeper") or names[0]} == {b"d" * length} and least <= len(names) + 1 <= levels
+            assert record.flags & Flag.EXE_CUT == (Flag.EXE_CUT if what == "exe" else 0)
+            assert record.flags & Flag.CWD_CUT and not record.flags & Flag.PATH_RACED
+            assert record.cgroup == os.fsencode(group)
+            assert (record.exe == os.fsencode(programs / "sleeper")) == (what == "cwd")
+    finally:
+        deep.kill()
+        deep.wait()
