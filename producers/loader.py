@@ -252,6 +252,15 @@ def _take_over(pin_dir: Path, settings: Settings, program: source.Program, meta:
         _check_room(maps[pins.RING])
         meta.write(Field.GAP, 1)
     programs = _load_programs(program, maps)
+    outcome = _switch(pin_dir, settings, program, meta, programs)
+    _close(maps, programs)
+    return _finish(pin_dir, settings, outcome)
+
+
+def _switch(pin_dir: Path, settings: Settings, program: source.Program, meta: pins.Meta, programs: _Programs) -> Outcome:
+    """Puts loaded programs in the place of those that are there; for a moment both run."""
+    there = pins.present(pin_dir)
+    attached = all(name in there for name in pins.LINKS.values()) and not meta.read(Field.GAP)
     replaced = {name: _program_of(pin_dir, name) for name in pins.LINKS.values() if name in there}
     meta.write(Field.SOURCE, 0)  # if this ends half way, whichever version is loaded next takes over from the mixture
 
@@ -271,8 +280,7 @@ def _take_over(pin_dir: Path, settings: Settings, program: source.Program, meta:
     meta.write(Field.SKIPPED, meta.read(Field.SKIPPED) + missed)
     for fd in replaced.values():
         os.close(fd)
-    _close(maps, programs)
-    return _finish(pin_dir, settings, Outcome.HANDOVER if attached else Outcome.ATTACHED_AGAIN)
+    return Outcome.HANDOVER if attached else Outcome.ATTACHED_AGAIN
 
 
 def _check_same_ring(meta: pins.Meta, settings: source.Settings, pin_dir: Path) -> None:
