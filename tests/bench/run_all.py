@@ -39,8 +39,10 @@ MEANING = {
     "behind_at_end_s": "seconds until all of them were stored",
     "bytes_per_row": "on disk, compressed",
     "descendants_s": "everything that descends from X",
-    "recursive_s": "the same by a recursive query over creator links",
-    "descendants_ratio": "of the latter to the former",
+    "recursive_s": "the same by a recursive query over the creator links of the newest rows",
+    "recursive_any_s": "the same over any rows, superseded and expired ones too",
+    "descendants_ratio": "of recursive_s to descendants_s",
+    "descendants_any_ratio": "of recursive_any_s to descendants_s",
     "history_s": "the history of a pid",
     "hosts_with_s": "which hosts ran X under Y",
 }
