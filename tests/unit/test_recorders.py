@@ -138,6 +138,7 @@ def test_a_round_whose_bare_storms_differ_is_dropped() -> None:
         (Said(None), 0, "nothing to say", False),
         (Said(None), 7, "says nothing", False),
         (Said(0), 0, "true (0)", True),
+        (Said(0, "records"), 0, "true (0)", True),
         (Said(7), 7, "true", True),
         (Said(6), 7, "says 6 events; 7 events missing", False),
         (Said(7, "records"), 7, "says 7 records; 7 events missing", False),

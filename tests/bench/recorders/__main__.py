@@ -42,7 +42,7 @@ QUICK_PROCESSES, QUICK_ROUNDS = 8_000, 1
 def chosen(only: str) -> list[type[Recorder]]:
     """The recorders whose name is one of these, or begins so where no name is."""
     kinds: list[type[Recorder]] = []
-    for word in filter(None, only.split("|" if "|" in only else ",")):
+    for word in filter(None, only.split(",")):
         exact = [one for one in RECORDERS if one.name == word]
         found = exact or [one for one in RECORDERS if one.name.startswith(word)]
         if not found:

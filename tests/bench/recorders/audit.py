@@ -151,5 +151,5 @@ class Auditd(Recorder):
 class AuditdNoWait(Auditd):
     """The same, but what finds the kernel's queue full is dropped instead of waiting."""
 
-    name = "auditd, backlog_wait_time 0"
+    name = "auditd without waiting"
     waits = False

@@ -98,7 +98,7 @@ def verdict(lost: Mapping[str, tuple[int, int]], said: Said) -> str:
     if said.lost is None and not said.bounded:
         return "says nothing" if true else "nothing to say"
     told = "says between when and when" if said.bounded and not said.lost else f"says {said.lost:,} {said.unit}"
-    if said.unit == "events" and said.lost == true:
+    if said.lost == true and (not true or said.unit == "events"):
         return "true" if true else "true (0)"
     if said.bounded:
         return f"{told}; {true:,} missing"
@@ -108,4 +108,4 @@ def verdict(lost: Mapping[str, tuple[int, int]], said: Said) -> str:
 def is_true(lost: Mapping[str, tuple[int, int]], said: Said) -> bool:
     """Whether it said exactly what is missing, or between which moments."""
     true = sum(one for one, _ in lost.values())
-    return (said.unit == "events" and said.lost == true) or (said.bounded and true > 0)
+    return (said.lost == true and (not true or said.unit == "events")) or (said.bounded and true > 0)

@@ -76,7 +76,7 @@ class Ours(Recorder):
 class Reader(Ours):
     """The recorder, and ``tasktrail record dump``, which copies the ring into a file."""
 
-    name = "tasktrail, recording to a file"
+    name = "tasktrail to a file"
 
     def start(self) -> None:
         """Loads the recorder; from then on nothing depends on the reader, which begins afterwards."""

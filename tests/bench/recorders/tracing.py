@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.bench.recorders.facts import Said, Seen
-from tests.bench.recorders.recorder import CannotRun, Recorder, opened, run, wait_until
+from tests.bench.recorders.recorder import CannotRun, Recorder, opened, wait_until
 
 TRACEFS = Path("/sys/kernel/tracing")
 POINTS = ("sched_process_fork", "sched_process_exec", "sched_process_exit")
@@ -94,6 +94,10 @@ class Perf(Recorder):
     name = "perf record"
     package = "linux-perf"
 
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._control: list[int] = []
+
     def start(self) -> None:
         """Events are off until perf is asked to enable them, and it answers when they are."""
         if not (TRACEFS / "events" / "sched").is_dir():
@@ -117,7 +121,9 @@ class Perf(Recorder):
 
             wait_until(answered, "perf enabling its events")
         finally:
-            for fd in (control_read, control, answer, answer_write):
+            # perf ends its recording when the other end of its control is closed, so that stays open until perf has ended.
+            self._control.append(control)
+            for fd in (control_read, answer, answer_write):
                 os.close(fd)
 
     def finish(self) -> tuple[Seen, Said]:
@@ -129,13 +135,12 @@ class Perf(Recorder):
             text += subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120, check=False).stdout
         return read_perf(text.splitlines()), Said(sum(map(int, PERF_LOST.findall(text))))
 
+    def close(self) -> None:
+        """Lets go of what controlled it, too."""
+        super().close()
+        while self._control:
+            os.close(self._control.pop())
+
     def written(self) -> int:
         """Its data."""
         return sum(one.stat().st_size for one in self.directory.glob("*.data"))
-
-
-def version(package: str) -> str:
-    """Of the distribution's package."""
-    with contextlib.suppress(CannotRun):
-        return run("dpkg-query", "-W", "-f", "${Version}", package)
-    return "unknown version"
