@@ -17,6 +17,7 @@ from producers import host, locks, prerequisites, snapshot
 from producers.bpf import pins, probes, source, syscall
 from producers.bpf.btf import Btf
 from producers.bpf.pins import Field
+from producers.masking import NO_MASKING, Masking
 from producers.recorder import Recorder
 from producers.ring import Ring
 from producers.snapshot import RingFull
@@ -30,11 +31,13 @@ class Settings(NamedTuple):
     programs   what a person may choose about the programs
     spool      where the first snapshot goes
     state_dir  where the host id is kept
+    masking    of arguments, in that snapshot
     """
 
     programs: source.Settings = source.Settings()
     spool: Path = snapshot.SPOOL
     state_dir: Path = host.STATE_DIRECTORY
+    masking: Masking = NO_MASKING
 
 
 class Outcome(Enum):
@@ -334,7 +337,7 @@ def _close(maps: dict[str, int], programs: _Programs) -> None:
 
 def _finish(pin_dir: Path, settings: Settings, outcome: Outcome) -> Loaded:
     """A snapshot follows every change of what is attached."""
-    with Recorder(pin_dir, settings.spool, settings.state_dir) as recorder:
+    with Recorder(pin_dir, settings.spool, settings.state_dir, settings.masking) as recorder:
         if outcome is not Outcome.NEW:
             recorder.clock()
         try:

@@ -10,6 +10,7 @@ from producers import host, locks, snapshot
 from producers.bpf import pins, syscall
 from producers.bpf.pins import Field
 from producers.bpf.source import Counter
+from producers.masking import NO_MASKING, Masking
 from producers.ring import Ring
 from schemas import events
 from schemas.batch import Batch, frames
@@ -59,9 +60,18 @@ def possible_cpus() -> int:
 class Recorder:
     """A pinned recorder. It holds the links' descriptors: whoever removes a pin detaches nothing, and ``pin_again`` mends it."""
 
-    def __init__(self, pin_dir: Path = pins.DIRECTORY, spool: Path = snapshot.SPOOL, state_dir: Path = host.STATE_DIRECTORY) -> None:
-        """Opens what is pinned. Raises Unavailable when nothing is loaded there, or nothing that this program understands."""
-        self.pin_dir, self.spool, self.state_dir = pin_dir, spool, state_dir
+    def __init__(
+        self,
+        pin_dir: Path = pins.DIRECTORY,
+        spool: Path = snapshot.SPOOL,
+        state_dir: Path = host.STATE_DIRECTORY,
+        masking: Masking = NO_MASKING,
+    ) -> None:
+        """Opens what is pinned; arguments are masked in all that is read from it.
+
+        Raises Unavailable when nothing is loaded there, or nothing that this program understands.
+        """
+        self.pin_dir, self.spool, self.state_dir, self.masking = pin_dir, spool, state_dir, masking
         self._fds: dict[str, int] = {}
         self._programs: dict[str, int] = {}
         self._meta = pins.open_meta(pin_dir)
@@ -71,7 +81,7 @@ class Recorder:
         except BaseException:
             self.close()
             raise
-        self.ring = Ring(self._fds[pins.RING])
+        self.ring = Ring(self._fds[pins.RING], masking.body)
         self.ring_id = self._meta.read(Field.RING_ID)
         self._cpus = possible_cpus()
 
@@ -222,6 +232,7 @@ class Recorder:
             epoch=self.epoch,
             argv_bytes=self._meta.read(Field.ARGV_BYTES),
             skipped=self.counters().skipped,
+            mask=self.masking.body,
         )
         return snapshot.take(source, host.here(self.state_dir), self.spool)
 

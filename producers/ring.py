@@ -5,6 +5,7 @@ data pages twice in a row, so that a record that wraps around lies in one piece.
 """
 
 import mmap
+from collections.abc import Callable
 
 from producers.bpf import syscall
 from schemas.batch import BUSY, DISCARD
@@ -13,11 +14,18 @@ _PAGE = mmap.PAGESIZE
 _LENGTH = 0xFFFFFFFF & ~(BUSY | DISCARD)
 
 
+def unchanged(body: bytes) -> bytes:
+    """No masking."""
+    return body
+
+
 class Ring:
     """A mapped ring. Positions are byte counts since the ring was made and never wrap."""
 
-    def __init__(self, fd: int) -> None:
-        """Maps the ring buffer map ``fd``, which may be closed afterwards."""
+    def __init__(self, fd: int, mask: Callable[[bytes], bytes] = unchanged) -> None:
+        """Maps the ring buffer map ``fd``, which may be closed afterwards. ``mask`` goes over every stretch before it is handed out;
+        it keeps the framing and the length."""
+        self._mask = mask
         self.size_bytes = syscall.map_info(fd).entries
         self._consumer_page = mmap.mmap(fd, _PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=0)
         self._producer_pages = mmap.mmap(fd, _PAGE + 2 * self.size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=_PAGE)
@@ -54,7 +62,7 @@ class Ring:
                 break
             end = following
         at = begin & mask
-        return begin, end, bytes(self._data[at : at + end - begin])
+        return begin, end, self._mask(bytes(self._data[at : at + end - begin]))
 
     def finished_after(self, start: int) -> bytes:
         """The finished records from ``start`` on, framed, whatever unfinished ones lie between them. For looking, not for keeping."""

@@ -48,6 +48,7 @@ class Source(NamedTuple):
     epoch       of the programs that are attached
     argv_bytes  argument bytes kept of one process
     skipped     times that the kernel did not run a program, so far
+    mask        masks arguments in framed records
     """
 
     ring: Ring
@@ -58,6 +59,7 @@ class Source(NamedTuple):
     epoch: int
     argv_bytes: int
     skipped: int
+    mask: Callable[[bytes], bytes]
 
 
 def take(source: Source, this_host: host.Host, spool: Path = SPOOL) -> Batch:
@@ -72,7 +74,7 @@ def take(source: Source, this_host: host.Host, spool: Path = SPOOL) -> Batch:
         if not source.mark(events.Mark.SNAPSHOT_BEGIN, snapshot_id):
             raise _full()
         position = source.ring.producer()
-        body = b"".join(_seen_records(source)) + b"".join(_user_records(source.epoch))
+        body = source.mask(b"".join(_seen_records(source))) + b"".join(_user_records(source.epoch))
         batch = Batch(
             kind=BatchKind.SNAPSHOT,
             host_id=this_host.host_id,

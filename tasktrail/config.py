@@ -31,6 +31,11 @@ def config(as_json: bool, store: str | None, config_file: str | None) -> None:
       store = "/srv/tasktrail"
       retention_days = 30
       ring_bytes = "64MiB"
+      argv_mask = ["secrets", "--pin=([0-9]+)"]
+
+    argv_mask keeps secrets in arguments from being written anywhere: what a regular expression's first group matches, or all of it,
+    becomes as many `*`. Arguments lie one after another, each ended by a NUL; the word "secrets" stands for passwords, tokens and keys
+    by their usual names. argv_bytes = 0 keeps no arguments at all.
     """
     found = in_force(store, config_file)
     rows = [(name, getattr(found.settings, name), found.origins[name]) for name in NAMES]
@@ -38,5 +43,6 @@ def config(as_json: bool, store: str | None, config_file: str | None) -> None:
         for name, value, origin in rows:
             write_line({"setting": name, "value": value, "from": origin})
         return
-    cells = ((name, quote_text(str(value).encode("utf-8", "surrogateescape")), origin) for name, value, origin in rows)
+    texts = ((name, " ".join(value) if isinstance(value, tuple) else str(value), origin) for name, value, origin in rows)
+    cells = ((name, quote_text(text.encode("utf-8", "surrogateescape")), origin) for name, text, origin in texts)
     terminal.table((Column("SETTING"), Column("VALUE"), Column("FROM")), cells)

@@ -9,6 +9,7 @@ import click
 
 from producers import host, loader, snapshot
 from producers.bpf import pins, source
+from producers.masking import Masking
 from producers.recorder import Recorder
 from producers.recording import write_recording
 from schemas import limits
@@ -76,7 +77,7 @@ def load(
     """
     chosen = _settings(ring_bytes=ring_bytes, argv_bytes=argv_bytes, pin_dir=pin_dir, run_dir=run_dir, state_dir=state_dir)
     programs = source.Settings(chosen.ring_bytes, chosen.argv_bytes, processes)
-    done = loader.load(Path(chosen.pin_dir), loader.Settings(programs, _spool(chosen), Path(chosen.state_dir)))
+    done = loader.load(Path(chosen.pin_dir), loader.Settings(programs, _spool(chosen), Path(chosen.state_dir), Masking(chosen.argv_mask)))
     if done.cleared:
         click.echo(f"cleared away: {done.cleared} pins of a load that had not been finished", err=True)
     if done.full:
@@ -162,6 +163,7 @@ def dump(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    with Recorder(Path(chosen.pin_dir), _spool(chosen), Path(chosen.state_dir)) as recorder, recorder.lock():
+    masking = Masking(chosen.argv_mask)
+    with Recorder(Path(chosen.pin_dir), _spool(chosen), Path(chosen.state_dir), masking) as recorder, recorder.lock():
         amount = write_recording(recorder, file, wait)
     click.echo(f"{file}: {amount.batches} batches with {amount.ring_bytes} bytes of the ring, {amount.snapshots} snapshots", err=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from producers import host, snapshot
+from producers.masking import Masking
 from producers.recorder import Recorder
 from schemas.errors import BadInput, TasktrailError, Unavailable
 from store import address, layout, migrate
@@ -62,7 +63,8 @@ def _start(settings: Settings, no_load: bool) -> None:
     if not no_load:
         load(settings)
     spool = Path(settings.run_dir) / snapshot.SPOOL.name
-    with Recorder(Path(settings.pin_dir), spool, Path(settings.state_dir)) as recorder, recorder.lock():
+    masking = Masking(settings.argv_mask)
+    with Recorder(Path(settings.pin_dir), spool, Path(settings.state_dir), masking) as recorder, recorder.lock():
         if address.is_address(settings.store):
             writer = address.parse(settings.store, os.environ)
             migrate.apply(writer, settings.retention_days)

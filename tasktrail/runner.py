@@ -168,6 +168,7 @@ class Runner:
             "skipped": counters.skipped,
             "dropped_rename": counters.dropped_rename,
             "short_argv": counters.short_argv,
+            "masked": self._recorder.masking.masked,
             "ring_bytes": ring.size_bytes,
             "ring_fill": fill / ring.size_bytes,
             "lag_seconds": max(0.0, (boottime_ns - state.now_ns) / 1e9) if fill else 0.0,

@@ -27,7 +27,9 @@ class Settings:
     store           directory of the embedded store, or clickhouse://user@host:port/database of another server
     retention_days  days after which the rows of ended images go; those of living ones and of their ancestors stay
     ring_bytes      size of the kernel ring, a power of two
-    argv_bytes      argument bytes kept of one exec, at most schemas.limits.ARGV_BYTES_MAX
+    argv_bytes      argument bytes kept of one exec, at most schemas.limits.ARGV_BYTES_MAX; 0 keeps none
+    argv_mask       regular expressions: what they match in arguments is overwritten before it is written anywhere; the word "secrets"
+                    stands for common ones (producers.masking). A list in the file, one a line in the environment
     memory_bytes    memory that the embedded ClickHouse may take
     http_port       port of the embedded ClickHouse on 127.0.0.1 for HTTP, 0 for any that is free
     tcp_port        the same for the native protocol
@@ -40,6 +42,7 @@ class Settings:
     retention_days: int = 90
     ring_bytes: int = limits.RING_BYTES_DEFAULT
     argv_bytes: int = limits.ARGV_BYTES_MAX
+    argv_mask: tuple[str, ...] = ()
     memory_bytes: int = 1 << 30
     http_port: int = 0
     tcp_port: int = 0
@@ -76,9 +79,14 @@ def parse_size(text: str) -> int:
     return int(number) * _UNITS[unit] if unit in _UNITS else int(text)
 
 
-def _value(name: str, given: object, origin: str) -> str | int:
+def _value(name: str, given: object, origin: str) -> str | int | tuple[str, ...]:
     """The value as its field wants it. Raises BadInput naming where it came from."""
     wants = type(getattr(Settings(), name))
+    if wants is tuple:
+        lines = given.splitlines() if isinstance(given, str) else given
+        if not isinstance(lines, list | tuple) or not all(isinstance(one, str) and one for one in lines):
+            raise BadInput(f"setting {name} from {origin} is {given!r}", "give a list of texts that are not empty")
+        return tuple(lines)
     if wants is str:
         if not isinstance(given, str) or not given or "\0" in given:
             raise BadInput(f"setting {name} from {origin} is {given!r}", "give a text that is not empty")
@@ -123,7 +131,7 @@ def read_settings(flags: Mapping[str, object] | None = None, environ: Mapping[st
     environ = os.environ if environ is None else environ
     named = file or environ.get(PREFIX + "CONFIG")
     path = named or FILE
-    values: dict[str, str | int] = {}
+    values: dict[str, str | int | tuple[str, ...]] = {}
     origins = dict.fromkeys(NAMES, "default")
     layers: list[tuple[str, Mapping[str, object]]] = [
         (path, _from_file(path, must_exist=bool(named))),

@@ -191,7 +191,12 @@ def lines(standing: Standing, settings: Settings, now_s: float) -> list[tuple[st
     return result + _costs(standing) + _store_lines(standing, settings)
 
 
-_SMALL = (("skipped", "skipped"), ("dropped_rename", "renames left out"), ("short_argv", "arguments cut short"))
+_SMALL = (
+    ("skipped", "skipped"),
+    ("dropped_rename", "renames left out"),
+    ("short_argv", "arguments cut short"),
+    ("masked", "arguments masked"),
+)
 
 
 def _costs(standing: Standing) -> list[tuple[str, str]]:
