@@ -6,8 +6,15 @@ from queries.rows import Source, fetch
 from queries.times import Moment, show_time
 from schemas.rows import LossCause, LossRow
 
-CHAIN_CAUSES = (LossCause.RING_FULL, LossCause.SKIPPED, LossCause.NO_RECORDER, LossCause.LOG_HOLE, LossCause.UNDECODABLE)
-"""Causes by which whole processes or execs can be missing."""
+CHAIN_CAUSES = (
+    LossCause.RING_FULL,
+    LossCause.SKIPPED,
+    LossCause.NO_RECORDER,
+    LossCause.LOG_HOLE,
+    LossCause.UNDECODABLE,
+    LossCause.ROWS_LOST,
+)
+"""Causes by which whole processes or execs can be missing from an answer."""
 
 WORDS = {
     LossCause.RING_FULL: "the ring was full",
@@ -17,6 +24,7 @@ WORDS = {
     LossCause.UNDECODABLE: "records could not be read",
     LossCause.RENAME_DROPPED: "renames were left out, the ring being half full",
     LossCause.ARGV_SHORTENED: "arguments were cut short, the ring being half full",
+    LossCause.ROWS_LOST: "the store was put back to an earlier state",
 }
 
 _NEWEST = "ORDER BY version DESC LIMIT 1 BY host_id, boot_id, ring_id, position, cause"

@@ -58,6 +58,8 @@ class LossCause(IntEnum):
     """renames left out because the ring was more than half full; chains are not touched"""
     ARGV_SHORTENED = 7
     """arguments cut short because the ring was more than half full; chains are not touched"""
+    ROWS_LOST = 8
+    """rows that had been stored are gone: the store was put back to an earlier state; chains are not touched, for each row has its own"""
 
 
 class ImageRow(NamedTuple):

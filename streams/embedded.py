@@ -14,7 +14,7 @@ from schemas.batch import Batch, BatchKind, decode_batch
 from schemas.errors import DecodeError, Unavailable
 from schemas.events import Mark
 from schemas.rows import Row
-from streams.join import HostState, apply
+from streams.join import HostState, apply, rows_lost
 from streams.statefile import read_state, write_state
 
 STEP_BYTES_MAX = 4 * 1024 * 1024
@@ -86,6 +86,9 @@ class SinkEdge(Protocol):
     def write(self, rows: list[Row], token_base: str) -> None:
         """Store the rows, all of them once; raises Unavailable when the store does not take them now."""
 
+    def newest_version(self, host_id: UUID, boot_id: UUID) -> int:
+        """The largest version of that boot's images that are stored, 0 if none are; raises Unavailable."""
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -104,12 +107,14 @@ class Progress:
     drained          the last step took all that was there
     last_good_ns     boottime of the latest probe that came back
     pinned_again     pins that somebody removed and that were put back
+    put_back         at the start the store lacked rows that had been stored
     """
 
     steps: int = 0
     ring_bytes: int = 0
     rows: int = 0
     state_bytes: int = 0
+    put_back: bool = False
     snapshots: int = 0
     drained: bool = False
     recording: bool = True
@@ -125,6 +130,8 @@ class Embedded:
     sink: SinkEdge
     state_path: Path
     host: Host
+    kept_ns: int = 90 * 86_400_000_000_000
+    """How long the store keeps rows that nobody writes again: older ones are not missed."""
     state: HostState = field(init=False)
     progress: Progress = field(default_factory=Progress)
     _unwritten: list[Row] = field(default_factory=list)
@@ -146,9 +153,20 @@ class Embedded:
         ring = self.recorder.ring
         if self.state.ring_id == self.recorder.ring_id and self.state.position > ring.consumer():
             ring.release(self.state.position)  # the state was saved, the position was not moved yet
+        self._find_lost_rows()
         self._lost = self.state.counters.get("lost", 0)
         for encoded in self.recorder.pending_snapshots():
             self._take_up(encoded)
+
+    def _find_lost_rows(self) -> None:
+        """Rows are stored before the state is: a state that knows of newer ones than the store has outlived them."""
+        state = self.state
+        if not state.newest_version or self.host.now()[1] - state.wall_ns(state.now_ns) > self.kept_ns:
+            return
+        stored_version = self.sink.newest_version(state.host_id, state.boot_id)
+        if stored_version < state.newest_version:
+            self.progress.put_back = True
+            self._unwritten += rows_lost(state, stored_version)
 
     def _take_up(self, encoded: bytes) -> None:
         """Hand a snapshot to the join, which applies it when it comes to the snapshot's end mark in the ring."""

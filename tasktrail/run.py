@@ -23,6 +23,7 @@ from tasktrail.runner import Runner
 from tasktrail.settings import Settings, read_settings
 
 LOAD_TIMEOUT_S = 120
+DAY_NS = 86_400_000_000_000
 
 
 def say(line: str) -> None:
@@ -119,8 +120,11 @@ def _stream(
         return Connection(where)
 
     sink = Sink(connect, place.deadletter, time.sleep, time.monotonic, budget_s=2.0)
+    kept_ns = settings.retention_days * DAY_NS
     state_path = place.state / f"{here.host_id}.json"
-    stream = Embedded(recorder, sink, state_path, Host(here.host_id, here.boot_id, here.hostname, host.now))
+    stream = Embedded(recorder, sink, state_path, Host(here.host_id, here.boot_id, here.hostname, host.now), kept_ns)
+    if stream.progress.put_back:
+        say("the store was put back to an earlier state: what lives is written again, what ended meanwhile is told in table losses")
     runner = Runner(stream, recorder, server, say, None if no_load else lambda: _load_again(settings), place.status)
     reader = f"; ask with `tasktrail ps --store {settings.store}`" if server is not None else ""
     say(f"recording {os.fsdecode(here.hostname)} into {settings.store}{reader}")

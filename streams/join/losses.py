@@ -3,7 +3,7 @@
 from schemas.events import Mark, MarkRecord
 from schemas.rows import LossCause, Row
 from streams.join.model import HostState, join_intervals
-from streams.join.rows import loss_row
+from streams.join.rows import loss_row, write_all
 
 LOSSES_MAX = 256
 """Intervals of loss that are remembered; beyond, the two oldest become one that holds both."""
@@ -18,6 +18,19 @@ def lose(state: HostState, position: int, cause: LossCause, interval: tuple[int,
         if len(state.losses) > LOSSES_MAX:
             state.losses[:2] = [join_intervals(*state.losses[:2])]
     rows.append(loss_row(state, position, cause, interval, amount, detail))
+
+
+def rows_lost(state: HostState, stored_version: int) -> list[Row]:
+    """The store has no row of this boot that is newer than ``stored_version``, though newer ones were stored: it was put back.
+
+    What ended since then is not stored any more, and its loss is told; what lives, and all that it descends from, is written again.
+    """
+    rows: list[Row] = []
+    detail = "the store was put back to an earlier state: rows of processes that ended since are gone"
+    lose(state, state.position, LossCause.ROWS_LOST, (stored_version // 4, state.now_ns), 0, detail, rows)
+    state.newest_version = stored_version
+    write_all(state, state.now_ns, rows)
+    return rows
 
 
 def count_lost(state: HostState, lost: int, position: int, since_ns: int, rows: list[Row]) -> None:

@@ -179,6 +179,7 @@ class HostState:
     snapshot_ns        now when it began: what it proves it proves for no later moment
     snapshots          snapshots whose end mark was not reached yet, by id: parts that arrived, parts in all, body so far
     waiting            images whose row is due at a time: (due_ns, image), in order
+    newest_version     the largest version of the rows of this boot that were given out
     relinks            how often a link of a chain was mended; older columns of chains are void
     names              gives names to this boot's processes; made at need
     """
@@ -209,6 +210,7 @@ class HostState:
     users: dict[int, bytes] = field(default_factory=dict)
     waiting: deque[tuple[int, Image]] = field(default_factory=deque)
     refresh_day: int = 0
+    newest_version: int = 0
     relinks: int = 0
     names: Names | None = None
 

@@ -110,6 +110,8 @@ def image_row(state: HostState, image: Image, stage: Stage, version_ns: int, see
     assert process is not None
     stamp = state.relinks
     image.version = version = max(version_ns * 4 + stage, image.version + 1)
+    if version > state.newest_version:
+        state.newest_version = version
     chain = chain_of((image.own and image) or image.base, stamp)
     ancestry = ancestry_of(process, stamp)
     lost = chain.lost
@@ -205,7 +207,11 @@ def refresh(state: HostState, now_ns: int, rows: list[Row]) -> None:
     if day <= state.refresh_day:
         return
     state.refresh_day = day
-    boundary_ns = day * limits.REFRESH_NS
+    write_all(state, day * limits.REFRESH_NS, rows)
+
+
+def write_all(state: HostState, boundary_ns: int, rows: list[Row]) -> None:
+    """Write all living images, and all that their chains and ancestors consist of, again."""
     done: set[Image] = set()
     for process in state.living.values():
         _refresh_from(state, process.image, boundary_ns, done, rows)

@@ -13,7 +13,7 @@ from schemas.errors import DecodeError
 from schemas.identity import NIL
 from streams.join.model import End, HostState, Image, Interval, Process
 
-VERSION = 1
+VERSION = 2
 
 _PLAIN = (
     "ring_id",
@@ -27,6 +27,7 @@ _PLAIN = (
     "open_snapshot",
     "snapshot_ns",
     "refresh_day",
+    "newest_version",
     "relinks",
 )
 _PROCESS_PLAIN = (
@@ -133,7 +134,8 @@ def load(data: bytes) -> HostState:
     try:
         saved = json.loads(data)
         if saved["version"] != VERSION:
-            raise DecodeError(f"saved state of version {saved['version']}: this program reads version {VERSION}", "update Tasktrail here")
+            cure = "update Tasktrail here" if saved["version"] > VERSION else "remove it; a gap will be recorded"
+            raise DecodeError(f"saved state of version {saved['version']}: this program reads version {VERSION}", cure)
         return _loaded(saved)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as broken:
         raise DecodeError(

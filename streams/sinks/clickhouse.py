@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from schemas import rows as vocabulary
 from schemas.errors import Unavailable
@@ -74,6 +75,13 @@ class Sink:
         for table, part in ((IMAGES, images), (LOSSES, losses)):
             for start in range(0, len(part), ROWS_MAX):
                 self._store(table, part[start : start + ROWS_MAX], token_base, deadline)
+
+    def newest_version(self, host_id: UUID, boot_id: UUID) -> int:
+        """The largest version of the images of that boot that are stored, 0 if none are. Raises Unavailable."""
+        if self._connection is None:
+            self._connection = self._connect()
+        newest = "SELECT max(version) FROM images WHERE host_id = {host_id:UUID} AND boot_id = {boot_id:UUID}"
+        return int(self._connection.query(newest, {"host_id": host_id, "boot_id": boot_id}).rows[0][0])
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -143,7 +143,7 @@ def test_lines_show_what_is_known_and_leave_out_the_rest() -> None:
     store: dict[str, object] = {"rows": 10, "bytes": 3 << 20}
     shown = dict(lines(Standing(run, True, store=store, losses=[loss(1, cause=int(LossCause.SKIPPED), amount=4)]), Settings(), NOW_S))
     assert shown["recording since"].endswith(", 1 h 0 min ago") and shown["events/s"] == "12.3"
-    assert shown["lost"] == "3 (skipped 0, renames left out 0, arguments cut short 0)"
+    assert shown["lost"] == "3 (skipped 0, renames left out 0, arguments cut short 0, arguments masked 0)"
     assert shown["ring"] == "50.0% of 16.0 MiB filled" and shown["behind"] == "500 ms"
     assert (
         shown["stored"] == "10 rows, 3.0 MiB on disk"

@@ -11,7 +11,7 @@ from schemas import events
 from schemas.batch import Batch, BatchKind, frame
 from schemas.errors import Unavailable
 from schemas.events import Kind, Mark
-from schemas.rows import ImageRow, LossRow, Row
+from schemas.rows import ImageRow, LossCause, LossRow, Row
 from streams import embedded
 from streams.embedded import Embedded, Host
 
@@ -131,6 +131,9 @@ class FakeStore:
             older = self.rows.get(key)
             if older is None or row.version >= older.version:
                 self.rows[key] = row
+
+    def newest_version(self, host_id: UUID, boot_id: UUID) -> int:
+        return max((row.version for row in self.rows.values() if isinstance(row, ImageRow)), default=0)
 
 
 @dataclass
@@ -258,3 +261,29 @@ def test_a_probe_that_does_not_come_back_is_marked_once_and_its_return_brings_sn
         stream.watch()
     assert stream.progress.recording
     assert stream.progress.snapshots == taken + 2
+
+
+def test_a_store_that_was_put_back_is_found_at_the_start(tmp_path: Path) -> None:
+    store, ring = FakeStore(), FakeRing(b"".join(map(frame, script())))
+    stream = Embedded(FakeRecorder(ring), store, tmp_path / "state", host())
+    drain(stream)
+    assert not Embedded(FakeRecorder(ring), store, tmp_path / "state", host()).progress.put_back
+    images = sorted((row for row in store.rows.values() if isinstance(row, ImageRow)), key=lambda row: row.version)
+    kept = [row for row in images if row.tgid != 5][:20]
+    store.rows = {(row.start_boottime, row.tgid, row.exec_id): row for row in kept}
+    again = Embedded(FakeRecorder(ring), store, tmp_path / "state", host())
+    assert again.progress.put_back
+    drain(again)
+    losses = [row for row in store.rows.values() if isinstance(row, LossRow)]
+    assert [row.cause for row in losses] == [LossCause.ROWS_LOST]
+    assert losses[0].begin_boottime == kept[-1].version // 4 and losses[0].end_boottime == again.state.now_ns
+    assert [row.tgid for row in store.rows.values() if isinstance(row, ImageRow) and row.tgid == 5] == [5], "what lives is there again"
+    assert not Embedded(FakeRecorder(ring), store, tmp_path / "state", host()).progress.put_back
+
+
+def test_rows_that_expired_are_not_missed(tmp_path: Path) -> None:
+    store, ring = FakeStore(), FakeRing(b"".join(map(frame, script())))
+    drain(Embedded(FakeRecorder(ring), store, tmp_path / "state", host()))
+    store.rows.clear()
+    later = Host(HOST_ID, UUID(int=3), b"h", lambda: (20_000 * MS, 21_000 * MS + 10**15))
+    assert not Embedded(FakeRecorder(ring), store, tmp_path / "state", later, kept_ns=10**14).progress.put_back
