@@ -101,7 +101,7 @@ SELECT sum(bytes_on_disk), sumIf(rows, table = 'images') FROM system.parts
 WHERE active AND database = currentDatabase() AND table IN ('images', 'losses')"""
 _NEWEST = "SELECT max(begin) FROM images"
 _LATEST_LOSSES = """
-WHERE cause IN ('ring_full', 'skipped', 'no_recorder', 'log_hole', 'undecodable')
+WHERE cause IN ('ring_full', 'skipped', 'no_recorder', 'log_hole', 'undecodable', 'rows_lost')
 ORDER BY version DESC LIMIT 1 BY host_id, boot_id, ring_id, position, cause"""
 
 
