@@ -15,8 +15,8 @@ CPU_AIM = 0.15
 CPU_STORED_AIM = 0.35
 PAGE = """# Beside other recorders
 
-Written by `make bench-recorders` (`python -m tests.bench.recorders --help`), as root, in about 25 minutes. {machine}.
-Each storm makes {processes:,} processes; {rounds} rounds.
+Written by `make bench-recorders` (`python -m tests.bench.recorders --help`), as root. Measured on {machine}.
+Each storm makes {processes:,} processes; {rounds} rounds must count, and a few more are tried where some are dropped.
 
 | recorder | version |
 |---|---|
@@ -57,7 +57,7 @@ while the storm lasts; killed by `kill -9` and started again at once; its off sw
   once it was on.
 * forkstat: `-e fork,exec,exit` into a file. extrace: `-f -t -o FILE`; an exec of which it names the pid alone counts as seen.
 * bpftrace: a printf at the tracepoints sched_process_fork, _exec and _exit, default buffers. perf record: the same on all CPUs,
-  default buffers.
+  default buffers; the lost records that it counts include those that it keeps to name processes.
 * acct: `accton FILE`.
 * tasktrail: defaults (a ring of 16 MiB). "To a file" is `record load` and `record dump`; `run` joins and stores in its
   own ClickHouse.

@@ -127,13 +127,13 @@ class Perf(Recorder):
                 os.close(fd)
 
     def finish(self) -> tuple[Seen, Said]:
-        """perf notes lost events in its data."""
+        """perf notes in its data how many records were lost, of these events and of the others that it keeps to name processes."""
         self.end()
         text = ""
         for data in sorted(self.directory.glob("*.data")):
             command = ["perf", "script", "--force", "--show-lost-events", "-F", "comm,pid,event,trace", "-i", str(data)]
             text += subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120, check=False).stdout
-        return read_perf(text.splitlines()), Said(sum(map(int, PERF_LOST.findall(text))))
+        return read_perf(text.splitlines()), Said(sum(map(int, PERF_LOST.findall(text))), "records")
 
     def close(self) -> None:
         """Lets go of what controlled it, too."""
