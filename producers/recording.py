@@ -11,6 +11,8 @@ from schemas import events, limits
 from schemas.batch import HEADER, Batch, BatchKind, batch_size, decode_batch, encode_batch, frames
 from schemas.errors import BadInput, DecodeError
 
+CLOCK_PERIOD_NS = 5_000_000_000
+"""How often the wall clock is noted: a step of it is known after so long at the latest."""
 _MARK = events.MARK
 
 
@@ -98,10 +100,13 @@ def write_recording(recorder: Recorder, path: Path, wait: Callable[[float], bool
                 break
         recorder.clock()
         recorder.snapshot()
-        stop = False
+        stop, clocked_ns = False, host.now().boottime_ns
         while not stop:
             stop = wait(0.01 if writer.step() else 0.1)
             recorder.refresh()
+            if (now_ns := host.now().boottime_ns) >= clocked_ns + CLOCK_PERIOD_NS:
+                recorder.clock()
+                clocked_ns = now_ns
         recorder.clock()
         while writer.step():
             pass

@@ -287,3 +287,34 @@ def test_rows_that_expired_are_not_missed(tmp_path: Path) -> None:
     store.rows.clear()
     later = Host(HOST_ID, UUID(int=3), b"h", lambda: (20_000 * MS, 21_000 * MS + 10**15))
     assert not Embedded(FakeRecorder(ring), store, tmp_path / "state", later, kept_ns=10**14).progress.put_back
+
+
+def clock(step_ns: int) -> Host:
+    """A host whose clock goes on by a step each time it is read."""
+    times = iter(range(0, 10**16, step_ns))
+    return Host(HOST_ID, BOOT_ID, b"h", lambda: ((t := next(times)), t + 10**18))
+
+
+def test_a_quiet_hour_raises_no_alarm(tmp_path: Path) -> None:
+    recorder = FakeRecorder(FakeRing())
+    stream = Embedded(recorder, FakeStore(), tmp_path / "state", clock(1_000 * MS))
+    for _ in range(3_700):
+        stream.watch()
+        assert stream.progress.recording
+    assert not [one for one in recorder.marks if one[0] == Mark.LINKS_LOST]
+    assert stream.progress.snapshots == 2, "one at the start, one after an hour"
+
+
+def test_a_dead_recorder_is_noticed_within_two_heartbeats(tmp_path: Path) -> None:
+    recorder = FakeRecorder(FakeRing())
+    stream = Embedded(recorder, FakeStore(), tmp_path / "state", clock(1_000 * MS))
+    for _ in range(60):
+        stream.watch()
+    recorder.alive = False
+    good_ns = stream.progress.last_good_ns
+    watched = 0
+    while stream.progress.recording:
+        stream.watch()
+        watched += 1
+    assert watched * 1_000 * MS <= 2 * embedded.PROBE_PERIOD_NS
+    assert [one for one in recorder.marks if one[0] == Mark.LINKS_LOST] == [(Mark.LINKS_LOST, good_ns)]
