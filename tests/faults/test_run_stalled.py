@@ -5,11 +5,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from kernel_tools import output
 
 from tests.e2e.running import Place, wait_until
 from tests.e2e.test_storm import Child, Storms, check_exactly_once
 from tests.faults.cgroups import cgroup
-from tests.kernel.kernel_tools import output
 
 CHAINS = """
 SELECT countIf(NOT chain_lost) FROM current_images

@@ -1,0 +1,53 @@
+"""A recorder on this kernel whose ring is read straight into the join: what the rows say, without a store."""
+
+from kernel_tools import Live
+
+from producers import host, recording
+from schemas.batch import decode_batch
+from schemas.rows import ImageRow, LossRow, Row
+from streams.join import HostState, apply
+
+
+class Joined:
+    """A recorder with a join behind it."""
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+        self.state = HostState()
+        self.rows: dict[tuple[object, ...], ImageRow] = {}
+        self.losses: list[LossRow] = []
+        self._host = host.here(live.chosen.state_dir)
+        for encoded in live.recorder.pending_snapshots():
+            self._take(apply(self.state, decode_batch(encoded)))
+
+    def read(self) -> None:
+        """Join what lies finished in the ring."""
+        while (batch := recording.next_batch(self.live.recorder, self._host)).body:
+            self._take(apply(self.state, batch))
+            self.live.recorder.ring.release(batch.end)
+
+    def snapshot(self) -> None:
+        """Take a snapshot and join it, with all that happened before."""
+        self.read()
+        self._take(apply(self.state, self.live.recorder.snapshot()))
+        self.read()
+
+    def _take(self, rows: list[Row]) -> None:
+        for row in rows:
+            if isinstance(row, LossRow):
+                self.losses.append(row)
+                continue
+            key = (row.task_id, row.exec_id)
+            if key not in self.rows or self.rows[key].version <= row.version:
+                self.rows[key] = row
+
+    @property
+    def images(self) -> list[ImageRow]:
+        """The newest row of each image."""
+        return list(self.rows.values())
+
+    def newest(self, tgid: int) -> ImageRow:
+        """The newest image of the newest process of that pid, living or ended, as it is known now."""
+        found = [row for row in self.images if row.tgid == tgid]
+        assert found, f"no row of {tgid}"
+        return max(found, key=lambda row: (row.start_boottime, row.exec_id))
