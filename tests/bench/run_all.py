@@ -17,10 +17,12 @@ PARTS = {
     "queries": ("Questions", ["tests.bench.bench_queries"]),
 }
 MEANING = {
-    "unpack_us": "struct unpacking of the same records alone, in microseconds an event",
+    "fixed_us": "struct unpacking of the fixed parts of the same records at known places, in microseconds an event",
+    "fields_us": "finding the same records, struct unpacking, cutting out their texts",
     "decode_us": "decoding into values",
     "join_us": "decoding, joining and building rows",
-    "ratio": "of the latter to struct unpacking",
+    "ratio_to_fields": "of the latter to reading the fields with struct",
+    "ratio_to_fixed": "of the same to the fixed parts alone",
     "events_per_second": "on one core",
     "programs_us": "in the programs for each process that is forked, execs a tiny program and ends, by the kernel's own statistics",
     "pinned_ratio_median": "a storm of fork+exec by one worker on one CPU, recorded and not read, to the same storm bare",
