@@ -1,11 +1,13 @@
 """A recorder on this kernel whose ring is read straight into the join: what the rows say, without a store."""
 
-from kernel_tools import Live
+from kernel_tools import Live, wait_until
 
 from producers import host, recording
+from schemas import limits
 from schemas.batch import decode_batch
 from schemas.rows import ImageRow, LossRow, Row
 from streams.join import HostState, apply
+from streams.join.log import TICK_MARGIN_NS
 
 
 class Joined:
@@ -25,6 +27,19 @@ class Joined:
         while (batch := recording.next_batch(self.live.recorder, self._host)).body:
             self._take(apply(self.state, batch))
             self.live.recorder.ring.release(batch.end)
+
+    def settle(self) -> None:
+        """Until the rows of what lives now are due, and given out."""
+        asked_ns = host.now().boottime_ns
+        due_ns = asked_ns + limits.FOLD_NS + TICK_MARGIN_NS
+
+        def due() -> bool:
+            self.read()
+            batch = recording.next_batch(self.live.recorder, self._host)
+            self._take(apply(self.state, batch))
+            return batch.drained and batch.boottime_ns > due_ns
+
+        wait_until(due, "rows being due")
 
     def snapshot(self) -> None:
         """Take a snapshot and join it, with all that happened before."""
