@@ -5,6 +5,7 @@ bytes and what is not UTF-8 are written \\xNN, which it reads as well. CSV has n
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ Read = Callable[[str], Callable[[object], object] | None]
 """store.values.reader: type → function from a value to what JSON can hold, None where it is fit already."""
 
 _CSV_SPECIAL = re.compile(r'[",\r\n]|^ | $')
+_ACTING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of control and format characters (bidirectional overrides among them), surrogates and separators of lines."""
 _TSV = {0x5C: "\\\\", 0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}
 
 
@@ -63,6 +66,14 @@ def text(value: object, top: bool = True) -> bytes:
     return str(value).encode()
 
 
+def escaped(line: str) -> str:
+    r"""The text with all that acts on a terminal, instead of being shown there, as \xNN: control and format characters, lone bytes."""
+    return "".join(
+        "".join(f"\\x{byte:02X}" for byte in char.encode("utf-8", "surrogateescape")) if unicodedata.category(char) in _ACTING else char
+        for char in line
+    )
+
+
 def tsv_field(value: object) -> str:
     """One field of TSV."""
     if value is None:
@@ -71,12 +82,7 @@ def tsv_field(value: object) -> str:
     parts = []
     for char in shown:
         code = ord(char)
-        if code in _TSV:
-            parts.append(_TSV[code])
-        elif code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000:
-            parts.extend(f"\\x{byte:02X}" for byte in char.encode("utf-8", "surrogateescape"))
-        else:
-            parts.append(char)
+        parts.append(_TSV[code] if code in _TSV else escaped(char))
     return "".join(parts)
 
 

@@ -46,8 +46,10 @@ def sql(statement: str, form: str | None, store: str | None, config_file: str | 
             rows = tables.values(stream.columns, iter(stream), reader)
             if form in ("json", "csv", "tsv"):
                 writer = {"json": tables.json_lines, "csv": tables.csv_lines, "tsv": tables.tsv_lines}[form]
+                # csv has no escapes of its own, so a file gets the characters as they are, and a terminal does not.
+                shown = tables.escaped if form == "csv" and terminal.on_terminal() else str
                 for one in writer(stream.columns, rows):
-                    sys.stdout.write(one + "\n")
+                    sys.stdout.write(shown(one) + "\n")
             elif form == "vertical":
                 _vertical([name for name, _ in stream.columns], rows)
             else:
