@@ -51,9 +51,25 @@ test: setup check ## all tests; as root also those of the kernel, the store and 
 	@$(PYTEST) -q tests/kernel
 	@$(PYTEST) -q tests/e2e
 
+.PHONY: test-faults
+test-faults: setup ## everything that goes wrong, made to go wrong, as root: ten minutes
+	@$(PYTEST) -q tests/faults
+
+.PHONY: test-kernels
+test-kernels: setup ## the recorder in other kernels under qemu; KERNELS="5.10 6.1" chooses
+	@$(PYTHON) -m tests.kernels $(KERNELS)
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## a million hostile batches, recordings and states; CASES=n for another number
+	@$(PYTHON) -m tests.fuzz $(if $(CASES),--cases $(CASES))
+
 .PHONY: bench
 bench: setup ## measure; figures go to docs/benchmarks.md
 	@$(PYTHON) -m tests.bench.run_all
+
+.PHONY: bench-recorders
+bench-recorders: setup ## the recorders that people use, on one storm beside ours, as root; table in docs/recorders.md
+	@$(PYTHON) -m tests.bench.recorders
 
 .PHONY: docs
 docs: $(STAMP) ## write the generated pages again
