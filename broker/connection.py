@@ -1,0 +1,342 @@
+"""A real Kafka cluster, through librdkafka. The only module that knows its client.
+
+The delivery callback is the only truth about a message (librdkafka's INTRODUCTION.md, "Message reliability"): what it does not
+report as delivered is to be sent again by whoever has it.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+
+import confluent_kafka as kafka
+
+from broker.cluster import Cluster
+from broker.edges import Done, Record, TopicFound, Watermarks
+from schemas.errors import BadInput, TasktrailError, Unavailable
+from schemas.topics import Topic
+
+QUEUE_BYTES = 32 << 20
+LINGER_MS = 50
+"""How long a message may wait for others that go into the same request."""
+DELIVERY_MS = 24 * 3_600_000
+"""How long one is tried for: whoever sends decides when to do something else with it, not the client."""
+MESSAGE_BYTES_MAX = 64 << 20
+ANSWER_S = 15.0
+"""How long an answer is waited for before the cluster counts as unreachable."""
+QUIET = 2
+"""librdkafka's log level: what it has to say of failures comes to ``error_cb`` too."""
+
+_OURS = {
+    kafka.KafkaError.MSG_SIZE_TOO_LARGE: "make the batches smaller, or the topic's max.message.bytes larger",
+    kafka.KafkaError.UNKNOWN_TOPIC_OR_PART: "make it by `tasktrail topics create`",
+    kafka.KafkaError._UNKNOWN_TOPIC: "make it by `tasktrail topics create`",
+    kafka.KafkaError._UNKNOWN_PARTITION: "see `tasktrail topics show`",
+    kafka.KafkaError.TOPIC_AUTHORIZATION_FAILED: "give this user the rights; see deploy/",
+    kafka.KafkaError.GROUP_AUTHORIZATION_FAILED: "give this user the rights; see deploy/",
+    kafka.KafkaError.CLUSTER_AUTHORIZATION_FAILED: "give this user the rights; see deploy/",
+    kafka.KafkaError.INVALID_REPLICATION_FACTOR: "give --replication, at most as many as there are brokers",
+    kafka.KafkaError.INVALID_CONFIG: "mend the settings of the topic",
+    kafka.KafkaError.INVALID_RECORD: "see the broker's log",
+}
+"""What the cluster refuses for good until a person does something, and what to do."""
+
+
+def told(what: str, error: kafka.KafkaError) -> TasktrailError:
+    """The client's error as one of ours: BadInput where trying again is of no use, else Unavailable."""
+    words = error.str().strip().rstrip(".")
+    cure = _OURS.get(error.code())
+    if cure is not None:
+        return BadInput(f"{what}: {words}", cure)
+    if error.code() == kafka.KafkaError._AUTHENTICATION:
+        return Unavailable(f"{what}: {words}", "see the user and password for Kafka in the settings")
+    return Unavailable(f"{what}: {words}")
+
+
+def _error_of(failure: kafka.KafkaException) -> kafka.KafkaError:
+    error = failure.args[0]
+    assert isinstance(error, kafka.KafkaError)
+    return error
+
+
+class Sender:
+    """Sends messages to a cluster; see SenderEdge. Nothing is connected until something is sent, and nothing here waits for it."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        queue_bytes: int = QUEUE_BYTES,
+        message_bytes: int = MESSAGE_BYTES_MAX,
+        linger_ms: int = LINGER_MS,
+        delivery_ms: int = DELIVERY_MS,
+    ) -> None:
+        """Raises BadInput when the client does not take the settings, such as a certificate file that is not there."""
+        self.trouble = self.broken = ""
+        options: dict[str, object] = {
+            **cluster.options(),
+            "client.id": "tasktrail",
+            "enable.idempotence": True,
+            "acks": "all",
+            "compression.type": "zstd",
+            "linger.ms": linger_ms,
+            "message.timeout.ms": delivery_ms,
+            "message.max.bytes": message_bytes,
+            "queue.buffering.max.kbytes": max(1, queue_bytes >> 10),
+            "queue.buffering.max.messages": 1_000_000,
+            # Keys go where Kafka's own clients would send them.
+            "partitioner": "murmur2_random",
+            "topic.metadata.refresh.sparse": True,
+            "reconnect.backoff.max.ms": 5_000,
+            "socket.keepalive.enable": True,
+            "log_level": QUIET,
+            "error_cb": self._on_error,
+        }
+        try:
+            self._producer = kafka.Producer(options)
+        except kafka.KafkaException as failure:
+            raise told(f"settings for Kafka at {cluster.bootstrap}", _error_of(failure)) from None
+        self._where = f"Kafka at {cluster.bootstrap}"
+
+    def _on_error(self, error: kafka.KafkaError) -> None:
+        self.trouble = str(told(self._where, error))
+        if error.fatal():
+            self.broken = self.trouble
+
+    def partitions(self, topic: str, timeout_s: float) -> int:
+        """How many partitions the topic has, 0 if it is not there: to be asked before sending, since a broker may make a topic that
+        somebody sends to, with settings of its own. Raises Unavailable when there is no answer in time."""
+        try:
+            found = self._producer.list_topics(timeout=timeout_s).topics.get(topic)
+        except kafka.KafkaException as failure:
+            self.trouble = str(told(self._where, _error_of(failure)))
+            raise told(self._where, _error_of(failure)) from None
+        return len(found.partitions) if found is not None else 0
+
+    def send(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes,
+        headers: Mapping[str, bytes] | None = None,
+        partition: int | None = None,
+        on_done: Done | None = None,
+    ) -> bool:
+        """See SenderEdge."""
+        callback = partial(self._done, topic, on_done)
+        number = -1 if partition is None else partition
+        try:
+            self._producer.produce(topic, value, key, number, on_delivery=callback, headers=list((headers or {}).items()))
+        except BufferError:
+            return False
+        except kafka.KafkaException as failure:
+            raise told(f"a message of {len(value)} bytes for topic {topic}", _error_of(failure)) from None
+        return True
+
+    def _done(self, topic: str, on_done: Done | None, error: kafka.KafkaError | None, message: kafka.Message) -> None:
+        if error is None:
+            self.trouble = self.broken
+        elif error.code() not in (kafka.KafkaError._PURGE_QUEUE, kafka.KafkaError._PURGE_INFLIGHT):
+            self.trouble = str(told(f"topic {topic}", error))
+        if on_done is not None:
+            on_done(None if error is None else told(f"topic {topic}", error))
+
+    def poll(self, timeout_s: float) -> int:
+        """See SenderEdge."""
+        return self._producer.poll(timeout_s)
+
+    def flush(self, timeout_s: float) -> int:
+        """See SenderEdge."""
+        return self._producer.flush(timeout_s)
+
+    def purge(self) -> None:
+        """See SenderEdge."""
+        self._producer.purge()
+        self._producer.flush(ANSWER_S)
+
+    def close(self) -> None:
+        """See SenderEdge."""
+        self.purge()
+
+    @property
+    def waiting(self) -> int:
+        """See SenderEdge."""
+        return len(self._producer)
+
+
+class LogReader:
+    """Reads stretches of a cluster's log; see LogReaderEdge. It joins no group and commits nothing."""
+
+    def __init__(self, cluster: Cluster, answer_s: float = ANSWER_S, buffered_bytes: int = 16 << 20) -> None:
+        """``buffered_bytes`` is how much of the log may lie fetched at a time."""
+        self._cluster = cluster
+        self._answer_s = answer_s
+        self._buffered_bytes = buffered_bytes
+        self._consumers: dict[str, kafka.Consumer] = {}
+        self._where = f"Kafka at {cluster.bootstrap}"
+
+    def _consumer(self, group: str = "tasktrail-reader") -> kafka.Consumer:
+        if group not in self._consumers:
+            self._consumers[group] = self._make(group)
+        return self._consumers[group]
+
+    def _make(self, group: str) -> kafka.Consumer:
+        options: dict[str, object] = {
+            **self._cluster.options(),
+            "client.id": "tasktrail",
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "check.crcs": True,
+            "fetch.wait.max.ms": 50,
+            "queued.max.messages.kbytes": max(1, self._buffered_bytes >> 10),
+            "fetch.message.max.bytes": max(1 << 20, self._buffered_bytes >> 1),
+            "log_level": QUIET,
+            "error_cb": _ignored,
+        }
+        try:
+            return kafka.Consumer(options)
+        except kafka.KafkaException as failure:
+            raise told(f"settings for {self._where}", _error_of(failure)) from None
+
+    def partitions(self, topic: str) -> int:
+        """See LogReaderEdge."""
+        try:
+            found = self._consumer().list_topics(topic, timeout=self._answer_s).topics[topic]
+        except kafka.KafkaException as failure:
+            raise told(self._where, _error_of(failure)) from None
+        if found.error is not None:
+            raise told(f"topic {topic}", found.error)
+        return len(found.partitions)
+
+    def watermarks(self, topic: str, partitions: Iterable[int]) -> dict[int, Watermarks]:
+        """See LogReaderEdge."""
+        consumer, found = self._consumer(), {}
+        for number in partitions:
+            try:
+                marks = consumer.get_watermark_offsets(kafka.TopicPartition(topic, number), timeout=self._answer_s)
+            except kafka.KafkaException as failure:
+                raise told(f"{topic}/{number}", _error_of(failure)) from None
+            if marks is None:
+                raise Unavailable(f"{self._where} did not say in time where {topic}/{number} begins and ends")
+            found[number] = Watermarks(int(marks[0]), int(marks[1]))
+        return found
+
+    def committed(self, group: str, topic: str, partitions: Iterable[int]) -> dict[int, int | None]:
+        """See LogReaderEdge."""
+        wanted = [kafka.TopicPartition(topic, number) for number in partitions]
+        try:
+            found = self._consumer(group).committed(wanted, timeout=self._answer_s)
+        except kafka.KafkaException as failure:
+            raise told(f"offsets of group {group}", _error_of(failure)) from None
+        for one in found:
+            if one.error is not None:
+                raise told(f"offsets of group {group} in {topic}/{one.partition}", one.error)
+        return {one.partition: one.offset if one.offset >= 0 else None for one in found}
+
+    def read(self, topic: str, offsets: Mapping[int, int]) -> Iterator[Record]:
+        """See LogReaderEdge."""
+        marks = self.watermarks(topic, offsets)
+        for number, offset in offsets.items():
+            low, end = marks[number]
+            if not low <= offset <= end:
+                raise Unavailable(f"{topic}/{number} begins at {low} and ends at {end}: {offset} is not there")
+        unread = {number: marks[number].end for number, offset in offsets.items() if offset < marks[number].end}
+        if not unread:
+            return
+        consumer = self._make("tasktrail-reader")
+        try:
+            consumer.assign([kafka.TopicPartition(topic, number, offsets[number]) for number in unread])
+            yield from self._consume(consumer, topic, unread)
+        finally:
+            consumer.close()
+
+    def _consume(self, consumer: kafka.Consumer, topic: str, unread: dict[int, int]) -> Iterator[Record]:
+        """``unread`` says of each partition where to end; the end of the partition is one too, for compaction leaves no last message."""
+        deadline = time.monotonic() + self._answer_s
+        while unread:
+            messages = consumer.consume(500, timeout=0.5)
+            if messages:
+                deadline = time.monotonic() + self._answer_s
+            elif time.monotonic() > deadline:
+                raise Unavailable(f"{self._where} gave nothing of {topic} for {self._answer_s:g} s, though there is more")
+            for message in messages:
+                number, offset, error = message.partition(), message.offset(), message.error()
+                if error is not None and error.code() == kafka.KafkaError._PARTITION_EOF:
+                    unread.pop(number or 0, None)
+                elif error is not None:
+                    raise told(f"{topic}/{number}", error)
+                elif number in unread:
+                    assert offset is not None
+                    if offset < unread[number]:
+                        yield _record(message)
+                    if offset + 1 >= unread[number]:
+                        del unread[number]
+
+    def close(self) -> None:
+        """See LogReaderEdge."""
+        for consumer in self._consumers.values():
+            consumer.close()
+        self._consumers = {}
+
+
+def _ignored(error: kafka.KafkaError) -> None:
+    """Each call says itself what went wrong; without this the client would write to stderr."""
+
+
+def _record(message: kafka.Message) -> Record:
+    number, offset = message.partition(), message.offset()
+    assert number is not None and offset is not None
+    given = message.headers() or []
+    pairs = list(given.items()) if isinstance(given, dict) else given
+    headers = {pair[0]: pair[1] if isinstance(pair[1], bytes) else str(pair[1] or "").encode() for pair in pairs}
+    return Record(number, offset, message.key() or b"", message.value() or b"", headers, message.timestamp()[1])
+
+
+class Admin:
+    """Makes and describes topics of a cluster; see AdminEdge."""
+
+    def __init__(self, cluster: Cluster, answer_s: float = ANSWER_S) -> None:
+        # Imported here: the producer of every host does without it.
+        from confluent_kafka import admin
+        from confluent_kafka.cimpl import NewTopic
+
+        self._kinds = admin
+        self._new_topic = NewTopic
+        self._answer_s = answer_s
+        self._where = f"Kafka at {cluster.bootstrap}"
+        try:
+            options: dict[str, object] = {**cluster.options(), "log_level": QUIET, "error_cb": _ignored}
+            self._client = admin.AdminClient(options)  # type: ignore[arg-type]
+        except kafka.KafkaException as failure:
+            raise told(f"settings for {self._where}", _error_of(failure)) from None
+
+    def create_topics(self, topics: Iterable[Topic], replication: int) -> list[str]:
+        """See AdminEdge."""
+        wanted = [self._new_topic(one.name, one.partitions, replication, config=one.configuration) for one in topics]
+        made = []
+        for name, future in self._client.create_topics(wanted, request_timeout=self._answer_s).items():
+            try:
+                future.result()
+                made.append(name)
+            except kafka.KafkaException as failure:
+                if _error_of(failure).code() != kafka.KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise told(f"topic {name} at {self._where}", _error_of(failure)) from None
+        return made
+
+    def describe(self, names: Iterable[str]) -> dict[str, TopicFound]:
+        """See AdminEdge."""
+        kinds, found = self._kinds, {}
+        try:
+            there = self._client.list_topics(timeout=self._answer_s).topics
+            wanted = [name for name in names if name in there]
+            asked = {name: kinds.ConfigResource(kinds.ConfigResource.Type.TOPIC, name) for name in wanted}
+            answers = self._client.describe_configs(list(asked.values()), request_timeout=self._answer_s) if asked else {}
+            for name, resource in asked.items():
+                entries = answers[resource].result().values()
+                own = {one.name: one.value for one in entries if one.source == kinds.ConfigSource.DYNAMIC_TOPIC_CONFIG.value}
+                partitions = there[name].partitions
+                found[name] = TopicFound(name, len(partitions), min(len(one.replicas) for one in partitions.values()), own)
+        except kafka.KafkaException as failure:
+            raise told(self._where, _error_of(failure)) from None
+        return found

@@ -1,0 +1,1 @@
+"""What installs and runs Tasktrail beside the programs themselves."""

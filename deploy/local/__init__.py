@@ -1,0 +1,1 @@
+"""All parts of a fleet on one machine, for trying and for tests."""
