@@ -55,6 +55,10 @@ test: setup check ## all tests; as root also those of the kernel, the store and 
 test-faults: setup ## everything that goes wrong, made to go wrong, as root: ten minutes
 	@$(PYTEST) -q tests/faults
 
+.PHONY: test-fleet
+test-fleet: setup ## the fleet's path with a real Kafka (Java and Maven), a Faust worker and a ClickHouse
+	@$(PYTEST) -q tests/fleet
+
 .PHONY: test-kernels
 test-kernels: setup ## the recorder in other kernels under qemu; KERNELS="5.10 6.1" chooses
 	@$(PYTHON) -m tests.kernels $(KERNELS)

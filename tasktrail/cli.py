@@ -33,6 +33,7 @@ COMMANDS = {
     "doctor": Place("tasktrail.doctor", "doctor", "What is missing on this host, and how to mend it."),
     "config": Place("tasktrail.config", "config", "The settings in force, and whence."),
     "decode": Place("tasktrail.decode", "decode", "A recording as JSON lines."),
+    "stream": Place("tasktrail.stream", "stream", "A worker of the fleet: out of Kafka, into the store."),
     "demo": Place("tasktrail.demo", "demo", "All of it on a bundled recording; needs no root."),
 }
 """The commands, in the order that --help shows."""
