@@ -26,6 +26,7 @@ from store.connection import Connection
 from store.server import Server
 from streams.embedded import Embedded, Host
 from streams.sinks.clickhouse import Sink
+from tasktrail.runner import COLLECT_STEPS
 from tests.bench.bench_host import memory_mib
 
 LIVING = 500
@@ -143,6 +144,8 @@ def measure(directory: Path, amount: int) -> dict[str, float]:
             for name, part in (("early", 0.1), ("middle", 0.5), ("end", 1.0)):
                 while stream.state.events < amount * part:
                     stream.step()
+                    if stream.progress.steps % COLLECT_STEPS == 0:
+                        gc.collect(1)
                 figures |= {f"{key}_{name}": value for key, value in now(stream, server, reader).items()}
     figures["events"] = stream.state.events
     figures["memory_ratio"] = figures["run_anon_mib_end"] / figures["run_anon_mib_early"]
