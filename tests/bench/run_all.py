@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = {
     "join": ("Decode, join and rows, per event", ["tests.bench.bench_join"]),
     "host": ("A host that is recorded", ["tests.bench.bench_host"]),
+    "long": ("Five million events, 500 living processes at any time", ["tests.bench.bench_long"]),
     "queries": ("Questions", ["tests.bench.bench_queries"]),
 }
 MEANING = {
@@ -40,6 +41,9 @@ MEANING = {
     "lost": "records that found no room",
     "behind_at_end_s": "seconds until all of them were stored",
     "bytes_per_row": "on disk, compressed",
+    "memory_ratio": "private memory of the stream after all events, to that after a tenth of them",
+    "server_ratio": "the same of its ClickHouse",
+    "state_ratio": "the same of the saved state",
     "descendants_s": "everything that descends from X",
     "recursive_s": "the same by a recursive query over the creator links of the newest rows",
     "recursive_any_s": "the same over any rows, superseded and expired ones too",
