@@ -1,0 +1,155 @@
+"""One boot: qemu with the kernel, three disks (root, job, results) and the console on a pipe."""
+
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import NamedTuple
+
+from schemas.errors import Unavailable
+from tests.kernels import images, packages
+
+RESULT_BYTES = 16 << 20
+MEMORY = "512M"
+_MACHINES = {
+    "amd64": ["qemu-system-x86_64", "-machine", "q35", "-cpu", "max"],
+    "arm64": ["qemu-system-aarch64", "-machine", "virt", "-cpu", "max,pauth-impdef=on"],
+}
+_CONSOLES = {"amd64": "ttyS0", "arm64": "ttyAMA0"}
+
+
+class Test(NamedTuple):
+    """One test in a guest: its name, and how it failed or why it was left out, if so."""
+
+    name: str
+    failure: str = ""
+    skipped: str = ""
+
+
+class Outcome(NamedTuple):
+    """What came of one kernel.
+
+    kernel    how it was asked for
+    package   what was booted; empty if it was not to be had
+    version   the guest's /proc/version
+    tests     what ran there
+    seconds   from the start of qemu to its end
+    problem   why there are no results, if there are none
+    """
+
+    kernel: packages.Kernel
+    package: str = ""
+    version: str = ""
+    tests: tuple[Test, ...] = ()
+    seconds: float = 0
+    problem: str = ""
+
+    @property
+    def failed(self) -> list[Test]:
+        """Tests that did not pass."""
+        return [test for test in self.tests if test.failure]
+
+    @property
+    def skipped(self) -> list[Test]:
+        """Tests that were left out in the guest, with the reason."""
+        return [test for test in self.tests if test.skipped]
+
+    @property
+    def passed(self) -> int:
+        """How many passed."""
+        return len(self.tests) - len(self.failed) - len(self.skipped)
+
+    @property
+    def good(self) -> bool:
+        """True if it ran and nothing failed."""
+        return bool(self.passed) and not self.failed and not self.problem
+
+
+def _tests(junit: bytes) -> tuple[Test, ...]:
+    found = []
+    for case in ElementTree.fromstring(junit).iter("testcase"):
+        bad = [one.get("message") or one.tag for one in case if one.tag in ("failure", "error")]
+        out = [one.get("message") or one.tag for one in case if one.tag == "skipped"]
+        found.append(Test(f"{case.get('classname')}::{case.get('name')}", " ".join(bad), " ".join(out)))
+    return tuple(found)
+
+
+def _command(architecture: str, kernel: Path, initial: Path, disks: list[tuple[Path, str]]) -> list[str]:
+    machine = _MACHINES[architecture]
+    if shutil.which(machine[0]) is None:
+        raise Unavailable(f"there is no {machine[0]} on this machine", "install qemu-system-x86 and qemu-system-arm")
+    # KVM is left alone even where it is there: within another virtual machine it may stop in the middle, and tells nobody.
+    command = [*machine, "-accel", "tcg,thread=multi", "-m", MEMORY, "-smp", "2", "-nic", "none"]
+    words = f"console={_CONSOLES[architecture]} quiet loglevel=3 panic=-1 rdinit=/init"
+    command += ["-display", "none", "-no-reboot", "-serial", "stdio", "-monitor", "none", "-kernel", str(kernel), "-initrd", str(initial)]
+    command += ["-append", words]
+    for path, options in disks:
+        command += ["-drive", f"file={path},format=raw,if=virtio{options}"]
+    return command
+
+
+def boot(kernel: packages.Kernel, console: Path, seconds: float = 900) -> Outcome:
+    """Boots the kernel with the job, waits for its end and reads the results; what the guest says is written to ``console``.
+
+    Whatever keeps it from running is the outcome's problem.
+    """
+    try:
+        files = packages.fetch(kernel)
+    except Unavailable as failure:
+        return Outcome(kernel, problem=f"not to be had: {failure.problem}")
+    try:
+        return _boot(kernel, files, console, seconds)
+    except Unavailable as failure:
+        return Outcome(kernel, files.package, problem=failure.problem)
+
+
+def _boot(kernel: packages.Kernel, files: packages.Files, console: Path, seconds: float) -> Outcome:
+    root = images.root_image(kernel.architecture)
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        initial, job, results = directory / "initial", directory / "job.tar", directory / "results"
+        images.initial_file_system(files, images.busybox_of(root), initial)
+        images.job(kernel.architecture, job)
+        results.write_bytes(b"")
+        os.truncate(results, RESULT_BYTES)
+        disks = [(root, ",snapshot=on"), (job, ",readonly=on"), (results, "")]
+        begin = time.monotonic()
+        with console.open("wb") as said:
+            guest = subprocess.Popen(
+                _command(kernel.architecture, files.image, initial, disks), stdin=subprocess.DEVNULL, stdout=said, stderr=said
+            )
+            try:
+                guest.wait(seconds)
+            except subprocess.TimeoutExpired:
+                guest.kill()
+                guest.wait()
+                return Outcome(kernel, files.package, seconds=time.monotonic() - begin, problem=f"did not end within {seconds:.0f} s")
+        took = time.monotonic() - begin
+        found = _results(results)
+    if not found:
+        return Outcome(kernel, files.package, seconds=took, problem=f"gave no results: {_last_words(console)}")
+    if "junit.xml" not in found:
+        return Outcome(kernel, files.package, seconds=took, problem="ran no test")
+    return Outcome(kernel, files.package, found["version"].decode().strip(), _tests(found["junit.xml"]), took)
+
+
+def _results(disk: Path) -> dict[str, bytes]:
+    """The files that the guest left on the disk, by name; none if it left no tar."""
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(disk) as tar:
+            for entry in tar:
+                if file := tar.extractfile(entry):
+                    found[Path(entry.name).name] = file.read()
+    except tarfile.TarError:
+        return found
+    return found
+
+
+def _last_words(console: Path) -> str:
+    lines = [line for line in console.read_text(errors="replace").split("\n") if line.strip()]
+    return lines[-1].strip() if lines else "it said nothing"
