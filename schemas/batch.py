@@ -194,16 +194,21 @@ def frames(body: bytes) -> Iterator[tuple[int, int]]:
     """
     at, end = 0, len(body)
     unpack = _FRAME.unpack_from
-    while at < end:
-        if end - at < _FRAME.size:
-            raise DecodeError(f"body ends inside a record header at byte {at}")
-        word = unpack(body, at)[0]
-        size = word & _LENGTH
-        if word & BUSY:
+    last = end - RING_HEADER
+    while at <= last:
+        first = at + RING_HEADER
+        size = unpack(body, at)[0]
+        following = first + (size + 7 & -8)
+        if following <= end:
+            yield first, size
+            at = following
+            continue
+        # One of the two high bits is set, which makes the length too large for any body; or it is too large without.
+        if size & BUSY:
             raise DecodeError(f"record at byte {at} of the body was not finished")
-        following = at + _FRAME.size + (size + 7 & ~7)
+        following = first + ((size & _LENGTH) + 7 & -8)
         if following > end:
-            raise DecodeError(f"record of {size} bytes at byte {at} goes beyond the body of {end}")
-        if not word & DISCARD:
-            yield at + _FRAME.size, size
+            raise DecodeError(f"record of {size & _LENGTH} bytes at byte {at} goes beyond the body of {end}")
         at = following
+    if at != end:
+        raise DecodeError(f"body ends inside a record header at byte {at}")

@@ -9,239 +9,26 @@ Times are CLOCK_BOOTTIME nanoseconds. Times are not the order: the ring's positi
 
 import struct
 from collections.abc import Callable
-from enum import IntEnum
 from functools import lru_cache
-from typing import NamedTuple
 
 from schemas.errors import DecodeError
 from schemas.flags import Flag as Flag
+from schemas.records import Exec as Exec
+from schemas.records import Exit as Exit
+from schemas.records import Fork as Fork
+from schemas.records import Kind as Kind
+from schemas.records import Mark as Mark
+from schemas.records import MarkRecord as MarkRecord
+from schemas.records import Record as Record
+from schemas.records import Rename as Rename
+from schemas.records import Seen as Seen
+from schemas.records import User as User
 
 RECORD_VERSION = 1
 
 PROBE_COMM = b"tt:"
 """A RENAME to a comm that begins so, by the process that ran the latest MARK, is the reader's self-probe and no news."""
 
-
-class Kind(IntEnum):
-    """What a record tells."""
-
-    FORK = 1
-    EXEC = 2
-    EXIT = 3
-    RENAME = 4
-    MARK = 5
-    SEEN = 6
-    USER = 7
-
-
-class Mark(IntEnum):
-    """What a MARK record tells; ``values`` of each are named beside it."""
-
-    CLOCK = 1
-    """boottime_ns, realtime_ns, skipped, lost_fork, lost_exec, lost_exit, dropped_rename, short_argv: counts since the ring was made."""
-    SNAPSHOT_BEGIN = 2
-    """snapshot_id"""
-    SNAPSHOT_END = 3
-    """snapshot_id"""
-    ATTACHED = 4
-    """handover (1: the programs of the version before were still attached, nothing was missed; 0: nobody recorded until now)"""
-    LINKS_LOST = 5
-    """last_good_ns: the latest boottime at which the programs were known to be attached"""
-
-
-class Fork(NamedTuple):
-    """A process was created (threads give no record). Source: raw tracepoint task_newtask, run by the creator."""
-
-    flags: int
-    epoch: int
-    tgid: int
-    time_ns: int
-    start_ns: int
-    exec_id: int
-    lost: int
-    creator_start_ns: int
-    creator_exec_id: int
-    real_parent_start_ns: int
-    parent_exec_id: int
-    cgroup_id: int
-    clone_flags: int
-    creator_tgid: int
-    real_parent_tgid: int
-    creator_tid: int
-    uid: int
-    gid: int
-    euid: int
-    egid: int
-    loginuid: int
-    session: int
-    pid_ns: int
-    ns_pid: int
-    mnt_ns: int
-    comm: bytes
-
-
-class Exec(NamedTuple):
-    """A process replaced its program image. Source: raw tracepoint sched_process_exec, run by the process after its exec succeeded.
-
-    Paths are what readlink of /proc/PID/exe and /proc/PID/cwd gives in the first mount namespace's view, " (deleted)" included.
-    """
-
-    flags: int
-    epoch: int
-    tgid: int
-    time_ns: int
-    start_ns: int
-    exec_id: int
-    lost: int
-    parent_exec_id: int
-    cgroup_id: int
-    exe_inode: int
-    real_parent_start_ns: int
-    real_parent_tgid: int
-    exe_dev: int
-    exe_generation: int
-    tid: int
-    uid: int
-    gid: int
-    euid: int
-    egid: int
-    loginuid: int
-    session: int
-    tty_nr: int
-    pid_ns: int
-    ns_pid: int
-    mnt_ns: int
-    user_ns: int
-    argc: int
-    argv_bytes: int
-    comm: bytes
-    argv: tuple[bytes, ...]
-    filename: bytes
-    interp: bytes
-    exe: bytes
-    cwd: bytes
-    cgroup: bytes
-    tty: bytes
-
-
-class Exit(NamedTuple):
-    """The last thread of a process ended. Source: raw tracepoint sched_process_exit."""
-
-    flags: int
-    epoch: int
-    tgid: int
-    time_ns: int
-    start_ns: int
-    exec_id: int
-    lost: int
-    utime_ns: int
-    stime_ns: int
-    real_parent_start_ns: int
-    max_rss_kib: int
-    parent_exec_id: int
-    real_parent_tgid: int
-    status: int
-    tid: int
-    threads: int
-    comm: bytes
-
-
-class Rename(NamedTuple):
-    """A process's main thread got another comm, outside of exec. Source: raw tracepoint task_rename."""
-
-    flags: int
-    epoch: int
-    tgid: int
-    time_ns: int
-    start_ns: int
-    exec_id: int
-    lost: int
-    tid: int
-    old_comm: bytes
-    comm: bytes
-
-
-class MarkRecord(NamedTuple):
-    """A remark that the recorder itself put into the ring, in order with all else; tgid and start_ns name who did.
-
-    Source: BPF_PROG_TEST_RUN of a program that is attached to nothing.
-    """
-
-    flags: int
-    epoch: int
-    tgid: int
-    time_ns: int
-    start_ns: int
-    exec_id: int
-    lost: int
-    mark: int
-    values: tuple[int, ...]
-
-
-class Seen(NamedTuple):
-    """A process that lived when a snapshot was taken. Source: BPF task iterator; argv from /proc/PID/cmdline.
-
-    The fields of Exec, then the creator where the kernel-side map knows it (flag CREATOR_KNOWN), else zeros.
-    """
-
-    flags: int
-    epoch: int
-    tgid: int
-    time_ns: int
-    start_ns: int
-    exec_id: int
-    lost: int
-    parent_exec_id: int
-    cgroup_id: int
-    exe_inode: int
-    real_parent_start_ns: int
-    real_parent_tgid: int
-    exe_dev: int
-    exe_generation: int
-    tid: int
-    uid: int
-    gid: int
-    euid: int
-    egid: int
-    loginuid: int
-    session: int
-    tty_nr: int
-    pid_ns: int
-    ns_pid: int
-    mnt_ns: int
-    user_ns: int
-    argc: int
-    argv_bytes: int
-    comm: bytes
-    creator_start_ns: int
-    creator_exec_id: int
-    creator_tgid: int
-    live_threads: int
-    status: int
-    argv: tuple[bytes, ...]
-    filename: bytes
-    interp: bytes
-    exe: bytes
-    cwd: bytes
-    cgroup: bytes
-    tty: bytes
-
-
-class User(NamedTuple):
-    """A user's name on the host when a snapshot was taken. Source: the host's user database (getpwent)."""
-
-    flags: int
-    epoch: int
-    tgid: int
-    time_ns: int
-    start_ns: int
-    exec_id: int
-    lost: int
-    uid: int
-    name: bytes
-
-
-Record = Fork | Exec | Exit | Rename | MarkRecord | Seen | User
 
 HEAD = struct.Struct("<BBHIIIQQQQ")
 """kind, version, zero, flags, epoch, tgid, time_ns, start_ns, exec_id, lost (drops of fork, exec and exit since the ring was made)."""
@@ -268,8 +55,9 @@ LAYOUT: dict[Kind, tuple[struct.Struct, type]] = {
 DELETED = b" (deleted)"
 
 
+@lru_cache(maxsize=1024)
 def comm_text(raw: bytes) -> bytes:
-    """The bytes of a comm up to its NUL."""
+    """The bytes of a comm up to its NUL. The same few programs run all the time, so the latest are remembered."""
     return raw.split(b"\0", 1)[0]
 
 
@@ -283,10 +71,8 @@ def argv_of(raw: bytes) -> tuple[bytes, ...]:
     return tuple(parts)
 
 
-@lru_cache(maxsize=512)
 def path_of(raw: bytes, cut: int, deleted: int) -> bytes:
-    """A path out of its components, which lie leaf first, each ending with a NUL. The same few programs run all the time, so the
-    latest are remembered; each is of at most RECORD_TAIL_BYTES_MAX bytes.
+    """A path out of its components, which lie leaf first, each ending with a NUL.
 
     A cut path lacks its first levels, and so its leading slash. A deleted one ends in " (deleted)", as in /proc.
     """
@@ -299,33 +85,47 @@ def path_of(raw: bytes, cut: int, deleted: int) -> bytes:
     return path + DELETED if deleted else path
 
 
-def _tail(
-    kind: str, data: bytes, at: int, end: int, flags: int, sizes: tuple[int, ...]
-) -> tuple[tuple[bytes, ...], bytes, bytes, bytes, bytes, bytes, bytes]:
-    """argv, filename, interp, exe, cwd, cgroup and tty of an EXEC or SEEN record, whose lengths are ``sizes``."""
-    argv_size, filename_size, interp_size, exe_size, cwd_size, cgroup_size, tty_size, _ = sizes
-    interp_at = at + argv_size + filename_size
-    exe_at = interp_at + interp_size
-    cwd_at = exe_at + exe_size
-    cgroup_at = cwd_at + cwd_size
-    tty_at = cgroup_at + cgroup_size
-    if tty_at + tty_size != end:
-        raise DecodeError(f"{kind} record: its parts end at byte {tty_at + tty_size}, the record at {end}")
-    exe = data[exe_at:cwd_at]
-    return (
-        argv_of(data[at : at + argv_size]),
-        data[at + argv_size : interp_at].rstrip(b"\0"),
-        data[interp_at:exe_at].rstrip(b"\0"),
-        path_of(exe, flags & _EXE_CUT, flags & _EXE_GONE) if exe else b"",
-        path_of(data[cwd_at:cgroup_at], flags & _CWD_CUT, flags & _CWD_GONE),
-        data[cgroup_at:tty_at].rstrip(b"\0"),
-        data[tty_at : tty_at + tty_size].rstrip(b"\0"),
-    )
-
-
 _EXE_CUT, _CWD_CUT = int(Flag.EXE_CUT), int(Flag.CWD_CUT)
 _EXE_GONE = int(Flag.EXE_DELETED | Flag.EXE_PSEUDO)
 _CWD_GONE = int(Flag.CWD_DELETED | Flag.CWD_PSEUDO)
+_OF_PATHS = _EXE_CUT | _CWD_CUT | _EXE_GONE | _CWD_GONE
+_TEXT_SIZES = struct.Struct("<7H")
+_TEXT_SIZES_AT = EXEC.size - _TEXT_SIZES.size
+
+
+@lru_cache(maxsize=1024)
+def _texts(raw: bytes, sizes: bytes, flags: int) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes]:
+    """filename, interp, exe, cwd, cgroup and tty, which lie one behind the other in ``raw``.
+
+    The same few programs run in the same few directories all the time, so the latest are remembered; each is of at most
+    RECORD_TAIL_BYTES_MAX bytes.
+    """
+    filename_size, interp_size, exe_size, cwd_size, cgroup_size, tty_size, _ = _TEXT_SIZES.unpack(sizes)
+    exe_at = filename_size + interp_size
+    cwd_at = exe_at + exe_size
+    cgroup_at = cwd_at + cwd_size
+    tty_at = cgroup_at + cgroup_size
+    if tty_at + tty_size != len(raw):
+        raise DecodeError(f"EXEC or SEEN record: its texts have {tty_at + tty_size} bytes, and {len(raw)} lie behind its arguments")
+    exe = raw[exe_at:cwd_at]
+    return (
+        raw[:filename_size].rstrip(b"\0"),
+        raw[filename_size:exe_at].rstrip(b"\0"),
+        path_of(exe, flags & _EXE_CUT, flags & _EXE_GONE) if exe else b"",
+        path_of(raw[cwd_at:cgroup_at], flags & _CWD_CUT, flags & _CWD_GONE),
+        raw[cgroup_at:tty_at].rstrip(b"\0"),
+        raw[tty_at:].rstrip(b"\0"),
+    )
+
+
+def _tail(data: bytes, at: int, fixed: int, end: int, flags: int, argv_size: int) -> tuple[tuple[bytes, ...] | bytes, ...]:
+    """argv and the texts behind the ``fixed`` bytes of an EXEC or SEEN record, whose text sizes lie at the same place."""
+    argv_at = at + fixed
+    texts_at = argv_at + argv_size
+    if texts_at > end:
+        raise DecodeError(f"EXEC or SEEN record: its arguments end at byte {texts_at}, the record at {end}")
+    sizes_at = at + _TEXT_SIZES_AT
+    return (argv_of(data[argv_at:texts_at]),) + _texts(data[texts_at:end], data[sizes_at : sizes_at + 14], flags & _OF_PATHS)
 
 
 def _values(layout: struct.Struct) -> struct.Struct:
@@ -345,7 +145,7 @@ def _fork(data: bytes, at: int, end: int) -> Fork:
 
 def _exec(data: bytes, at: int, end: int) -> Exec:
     values = _EXEC_VALUES.unpack_from(data, at)
-    return _new(Exec, values[:28] + (comm_text(values[28]),) + _tail("EXEC", data, at + EXEC.size, end, values[0], values[29:]))
+    return _new(Exec, values[:28] + (comm_text(values[28]),) + _tail(data, at, EXEC.size, end, values[0], values[29]))
 
 
 def _exit(data: bytes, at: int, end: int) -> Exit:
@@ -365,7 +165,7 @@ def _mark(data: bytes, at: int, end: int) -> MarkRecord:
 
 def _seen(data: bytes, at: int, end: int) -> Seen:
     values = _SEEN_VALUES.unpack_from(data, at)
-    tail = _tail("SEEN", data, at + SEEN.size, end, values[0], values[29:37])
+    tail = _tail(data, at, SEEN.size, end, values[0], values[29])
     return _new(Seen, values[:28] + (comm_text(values[28]),) + values[37:] + tail)
 
 
@@ -377,9 +177,13 @@ def _user(data: bytes, at: int, end: int) -> User:
     return _new(User, values[:8] + (data[name_at:end],))
 
 
-_READERS: tuple[Callable[[bytes, int, int], Record], ...] = (_fork, _exec, _exit, _rename, _mark, _seen, _user)
-_SIZES = (0, *(LAYOUT[kind][0].size for kind in Kind))
-_VARIABLE = (Kind.EXEC, Kind.SEEN, Kind.USER)
+_Reader = Callable[[bytes, int, int], Record]
+_ALL: tuple[_Reader, ...] = (_fork, _exec, _exit, _rename, _mark, _seen, _user)
+_READERS: dict[bytes, tuple[_Reader, int, bool]] = {
+    bytes((kind, RECORD_VERSION)): (reader, LAYOUT[kind][0].size, kind in (Kind.EXEC, Kind.SEEN, Kind.USER))
+    for kind, reader in zip(Kind, _ALL, strict=True)
+}
+"""By the first two bytes: how the values are read, bytes of the fixed part, whether something may lie behind it."""
 
 
 def decode_record(data: bytes, at: int, size: int) -> Record:
@@ -387,14 +191,19 @@ def decode_record(data: bytes, at: int, size: int) -> Record:
 
     Raises DecodeError when the bytes are no record of this version; any other exception is a bug here.
     """
+    how = _READERS.get(data[at : at + 2])
+    if how is None or at < 0 or at + size > len(data):
+        raise _no_record(data, at, size)
+    read, fixed, longer = how
+    if size != fixed and (size < fixed or not longer):
+        raise DecodeError(f"{Kind(data[at]).name} record of {size} bytes, expected {fixed}")
+    return read(data, at, at + size)
+
+
+def _no_record(data: bytes, at: int, size: int) -> DecodeError:
+    """Why the bytes are no record of a known kind."""
     if size < HEAD.size or at < 0 or at + size > len(data):
-        raise DecodeError(f"record of {size} bytes at byte {at} of {len(data)}: too short to be one")
-    kind = data[at]
+        return DecodeError(f"record of {size} bytes at byte {at} of {len(data)}: too short to be one")
     if data[at + 1] != RECORD_VERSION:
-        raise DecodeError(f"record version {data[at + 1]}: this program reads version {RECORD_VERSION}", "update Tasktrail here")
-    if not 0 < kind <= len(_READERS):
-        raise DecodeError(f"record kind {kind} is not known")
-    fixed = _SIZES[kind]
-    if size < fixed or (size > fixed and kind not in _VARIABLE):
-        raise DecodeError(f"{Kind(kind).name} record of {size} bytes, expected {fixed}")
-    return _READERS[kind - 1](data, at, at + size)
+        return DecodeError(f"record version {data[at + 1]}: this program reads version {RECORD_VERSION}", "update Tasktrail here")
+    return DecodeError(f"record kind {data[at]} is not known")

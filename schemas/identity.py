@@ -7,7 +7,7 @@ lives as long as the process does. An image adds ``exec_id`` (``task_struct.self
 
 import hashlib
 import struct
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 NIL = UUID(int=0)
 """Stands for a process that is not known; never the name of one."""
@@ -16,14 +16,28 @@ TICK_NS = 10_000_000
 """One clock tick of /proc/PID/stat (USER_HZ is 100 in every Linux ABI that Tasktrail runs on)."""
 
 _KEY = struct.Struct("<QQ").pack
-_VERSION_8 = 0x8 << 76
-_VARIANT = 0x2 << 62
+_VERSION_8_VARIANT = (0x8 << 76) | (0x2 << 62)
 _KEEP = ~((0xF << 76) | (0x3 << 62)) & ((1 << 128) - 1)
 
 
-def _uuid8(digest: bytes) -> UUID:
-    """The first 16 bytes of a SHA-256 with version 8 and variant set as RFC 9562, section 5.8 says."""
-    return UUID(int=(int.from_bytes(digest[:16], "big") & _KEEP) | _VERSION_8 | _VARIANT)
+_UNSAFE = SafeUUID.unknown
+_set = object.__setattr__
+
+
+class Name(UUID):
+    """A UUID out of the first 16 bytes of a SHA-256, with version 8 and variant set as RFC 9562, section 5.8 says.
+
+    It is one in every respect. Made this way because UUID's own constructor looks for six other ways of being called, for each process.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, digest: bytes) -> None:
+        _set(self, "int", (int.from_bytes(digest[:16], "big") & _KEEP) | _VERSION_8_VARIANT)
+        _set(self, "is_safe", _UNSAFE)
+
+    def __repr__(self) -> str:
+        return f"UUID('{self}')"
 
 
 class Names:
@@ -38,7 +52,7 @@ class Names:
         """As the function of that name."""
         hashing = self._begun.copy()
         hashing.update(_KEY(tgid, start_ns))
-        return _uuid8(hashing.digest())
+        return Name(hashing.digest())
 
 
 def task_id(host_id: UUID, boot_id: UUID, tgid: int, start_ns: int) -> UUID:
@@ -58,4 +72,4 @@ def cpid(boot_id: UUID, pid_ns: int, start_ns: int, ns_pid: int) -> UUID:
     start_ns  start_boottime in nanoseconds; the specification takes clock ticks (/proc/PID/stat, field 22)
     ns_pid    the process's tgid inside that namespace (/proc/PID/status, last of NStgid)
     """
-    return _uuid8(hashlib.sha256(boot_id.bytes + struct.pack("<QQq", pid_ns, start_ns // TICK_NS, ns_pid)).digest())
+    return Name(hashlib.sha256(boot_id.bytes + struct.pack("<QQq", pid_ns, start_ns // TICK_NS, ns_pid)).digest())

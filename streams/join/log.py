@@ -6,12 +6,13 @@ one ends. "Now" is the running maximum of record times, so the rows do not depen
 
 from schemas.batch import RING_HEADER, Batch, BatchKind, frames
 from schemas.errors import DecodeError
-from schemas.events import Exec, Exit, Fork, Mark, MarkRecord, Record, Rename, decode_record
+from schemas.events import Mark, MarkRecord, Record, decode_record
 from schemas.rows import EndKind, LossCause, Row
 from streams.join import snapshot, transitions
 from streams.join.losses import count_lost, first_event, lose, mark
 from streams.join.model import HostState
 from streams.join.rows import refresh, write_due
+from streams.join.transitions import RULES
 
 TICK_MARGIN_NS = 50_000_000
 """A record may reach the ring this long after the time it bears; a drained batch's time less this much is safe to act on."""
@@ -87,11 +88,12 @@ def _keep_snapshot(state: HostState, batch: Batch) -> None:
 
 def _records(state: HostState, batch: Batch, hole: int, rows: list[Row]) -> None:
     """Hand each record that is new to the rules, after what its time brings about."""
-    body, start, skip_to, waiting = batch.body, batch.start, state.position, state.waiting
-    missing = (hole, start, state.now_ns) if hole else None
+    body, first, skip_to, waiting = batch.body, batch.start - RING_HEADER, state.position, state.waiting
+    missing = (hole, batch.start, state.now_ns) if hole else None
+    lost, event_ns = state.counters.get("lost", 0), state.event_ns
     try:
         for at, size in frames(body):
-            position = start + at - RING_HEADER
+            position = first + at
             if position < skip_to:
                 continue
             try:
@@ -100,22 +102,34 @@ def _records(state: HostState, batch: Batch, hole: int, rows: list[Row]) -> None
                 _count_unread(state, position)
                 continue
             state.events += 1
-            since_ns = state.now_ns
-            if record.time_ns > since_ns:
-                state.now_ns = record.time_ns
-                if waiting and waiting[0][0] <= record.time_ns:
-                    write_due(state, record.time_ns, rows)
-                refresh(state, record.time_ns, rows)
+            time_ns, since_ns = record.time_ns, state.now_ns
+            if time_ns > since_ns:
+                state.now_ns = time_ns
+                if waiting and waiting[0][0] <= time_ns:
+                    write_due(state, time_ns, rows)
+                if time_ns >= state.refresh_ns:
+                    refresh(state, time_ns, rows)
             if missing is not None:
                 _hole(state, missing, rows)
                 missing = None
             if state.unread is not None:
                 _tell_unread(state, rows)
-            if record.lost > state.counters.get("lost", 0):
-                count_lost(state, record.lost, position, since_ns, rows)
-            _event(state, record, position, rows)
+            if record.lost > lost:
+                lost = record.lost
+                count_lost(state, lost, position, since_ns, rows)
+            rule = RULES.get(record.__class__)
+            if rule is not None:
+                if time_ns > event_ns:
+                    event_ns = time_ns
+                    if not state.recording_since_ns:
+                        first_event(state, time_ns, position, rows)
+                rule(state, record, position, rows)
+            else:
+                state.event_ns = event_ns
+                _remark(state, record, position, rows)
     except DecodeError:
-        _count_unread(state, start)
+        _count_unread(state, batch.start)
+    state.event_ns = event_ns
     if missing is not None:
         _hole(state, missing, rows)
 
@@ -138,21 +152,9 @@ def _tell_unread(state: HostState, rows: list[Row]) -> None:
     lose(state, position, LossCause.UNDECODABLE, (since_ns, state.now_ns), amount, f"{amount} records could not be read", rows)
 
 
-def _event(state: HostState, record: Record, position: int, rows: list[Row]) -> None:
-    kind = type(record)
-    if kind is not MarkRecord:
-        if not state.recording_since_ns:
-            first_event(state, record.time_ns, position, rows)
-        state.event_ns = max(state.event_ns, record.time_ns)
-    if kind is Fork:
-        transitions.fork(state, record, position, rows)  # type: ignore[arg-type]
-    elif kind is Exec:
-        transitions.exec_(state, record, position, rows)  # type: ignore[arg-type]
-    elif kind is Exit:
-        transitions.exit_(state, record, position, rows)  # type: ignore[arg-type]
-    elif kind is Rename:
-        transitions.rename(state, record, rows)  # type: ignore[arg-type]
-    elif isinstance(record, MarkRecord):
+def _remark(state: HostState, record: Record, position: int, rows: list[Row]) -> None:
+    """A remark of the recorder; records of a snapshot have no place in a ring and change nothing."""
+    if isinstance(record, MarkRecord):
         mark(state, record, position, rows)
         if record.mark == Mark.SNAPSHOT_BEGIN:
             snapshot.begin(state, record.values[0])

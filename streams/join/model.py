@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from schemas import limits
 from schemas.identity import NIL, Names
 
 Facts = tuple[object, ...]
@@ -18,6 +19,17 @@ End = tuple[int, int, int, int, int, int, int, int, int]
 """Columns duration to max_rss_kib of schemas.rows.ImageRow, in its order."""
 
 LIVING: End = (0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+Origin = tuple[UUID, int, int, int, int, UUID, int]
+"""Columns creator_id to parent_tgid of schemas.rows.ImageRow, in its order."""
+
+NO_ORIGIN: Origin = (NIL, 0, 0, 0, 0, NIL, 0)
+
+
+def creator_not_recorded(parent_tgid: int) -> Origin:
+    """The origin of a process of which no more is known than the kernel's parent's tgid."""
+    return (*NO_ORIGIN[:6], parent_tgid)
+
 
 Interval = tuple[int, int] | tuple[()]
 """Boottime in nanoseconds, from and to; empty for none."""
@@ -35,13 +47,14 @@ class Process:
     root             nobody created it (the first user process, kthreadd)
     creator          who called fork; None if root or not known
     creator_image    the creator's image at that moment
+    origin           what the records say of the creator and the kernel's parent
     by_parent        the creator is not recorded: it is the kernel's parent in a snapshot
     lost             the loss that hides its creator
     image            its newest image
     shown            a snapshot has shown it
     absent           snapshots in a row that did not show it
     born_snapshot    the snapshot that was open when it was first known, 0 if none
-    ancestry         its creators, as of ``ancestry_stamp``
+    ancestry         its creators
     """
 
     tgid: int
@@ -51,12 +64,7 @@ class Process:
     root: bool = False
     creator: "Process | None" = None
     creator_image: "Image | None" = None
-    creator_tgid: int = 0
-    creator_exec_id: int = 0
-    creator_tid: int = 0
-    clone_flags: int = 0
-    parent_id: UUID = NIL
-    parent_tgid: int = 0
+    origin: Origin = NO_ORIGIN
     by_parent: bool = False
     lost: Interval = NEVER
     image: "Image | None" = None
@@ -64,7 +72,11 @@ class Process:
     absent: int = 0
     born_snapshot: int = 0
     ancestry: "Ancestry | None" = None
-    ancestry_stamp: int = -1
+
+    @property
+    def creator_tid(self) -> int:
+        """The thread that called fork, known only from a FORK record; else 0."""
+        return self.origin[3]
 
     @property
     def creator_recorded(self) -> bool:
@@ -83,10 +95,10 @@ class Image:
     sure_ns      the join's now when a record last proved that it was its process's image
     had_child    a process was forked while it was the current image
     version      of its newest row, 0 if none was given out yet
-    waiting      it stands in the queue of rows that become due
+    due_ns       when its row becomes due: its place in the queue ``waiting``; 0 if it is in none
     end_lost     the loss that hides how it ended
     lost, before why something is missing right before it or in it
-    chain        its columns chain_kind to chain_exe, as of ``chain_stamp``
+    chain        its columns chain_kind to chain_exe
     """
 
     process: Process | None
@@ -103,21 +115,18 @@ class Image:
     ring_id: int = 0
     position: int = 0
     epoch: int = 0
-    parent_exec_id: int = 0
     touched_ns: int = 0
     touched_wall_ns: int = 0
     sure_ns: int = 0
     had_child: bool = False
     version: int = 0
-    waiting: bool = False
+    due_ns: int = 0
     lost: Interval = NEVER
     before: bool = False
     end: End = LIVING
-    end_ns: int = 0
     end_lost: Interval = NEVER
     end_parent_tgid: int = 0
     chain: "Chain | None" = None
-    chain_stamp: int = -1
 
     @property
     def written(self) -> bool:
@@ -132,12 +141,16 @@ class Image:
 
 @dataclass(slots=True)
 class Ancestry:
-    """The task_ids of a process's creators, nearest first, with what is to be said of the way to them."""
+    """The task_ids of a process's creators, nearest first, with what is to be said of the way to them; void once a link is mended.
+
+    stamp  ``relinks`` of the state when it was made
+    """
 
     ids: tuple[UUID, ...]
     cut: bool
     before: bool
     lost: Interval
+    stamp: int
 
 
 Columns = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[bytes, ...], tuple[bytes, ...]]
@@ -146,16 +159,20 @@ Columns = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ..
 
 @dataclass(slots=True)
 class Chain:
-    """A chain as columns, root first, with what is to be said of it as a whole."""
+    """A chain as columns, root first, with what is to be said of it as a whole; void once a link is mended.
 
-    columns: Columns = ((), (), (), (), (), ())
-    whole: bool = True
-    cut: bool = False
-    before: bool = False
-    lost: Interval = ()
+    stamp  ``relinks`` of the state when it was made
+    """
+
+    columns: Columns
+    whole: bool
+    cut: bool
+    before: bool
+    lost: Interval
+    stamp: int
 
 
-NO_CHAIN = Chain()
+NO_CHAIN = Chain(((), (), (), (), (), ()), True, False, False, NEVER, 0)
 
 
 @dataclass(slots=True, repr=False)
@@ -180,6 +197,7 @@ class HostState:
     snapshots          snapshots whose end mark was not reached yet, by id: parts that arrived, parts in all, body so far
     waiting            images whose row is due at a time: (due_ns, image), in order
     newest_version     the largest version of the rows of this boot that were given out
+    refresh_ns         boottime at which all that lives is written again
     relinks            how often a link of a chain was mended; older columns of chains are void
     names              gives names to this boot's processes; made at need
     """
@@ -209,7 +227,7 @@ class HostState:
     snapshots: dict[int, tuple[int, int, bytes]] = field(default_factory=dict)
     users: dict[int, bytes] = field(default_factory=dict)
     waiting: deque[tuple[int, Image]] = field(default_factory=deque)
-    refresh_day: int = 0
+    refresh_ns: int = limits.REFRESH_NS
     newest_version: int = 0
     relinks: int = 0
     names: Names | None = None
@@ -222,8 +240,8 @@ class HostState:
 
     def touch(self, image: Image) -> None:
         """A fact about the image arrived now."""
-        image.touched_ns = self.now_ns
-        image.touched_wall_ns = self.wall_ns(self.now_ns)
+        image.touched_ns = now_ns = self.now_ns
+        image.touched_wall_ns = now_ns + (self.offset_ns or 0)
 
     def wall_ns(self, boottime_ns: int) -> int:
         """Wall clock at that boottime, by the clock pair in force."""

@@ -4,50 +4,48 @@ An image is written when it is FOLD_NS old and again when it ends; one that ends
 execs sooner is not written at all: the exec's row tells the fork.
 """
 
-from enum import IntEnum
-from uuid import UUID
+from typing import Final
 
-from schemas import limits
 from schemas.identity import NIL
+from schemas.limits import ANCESTORS_MAX, CHAIN_ELEMENTS_MAX, FOLD_NS, REFRESH_NS
 from schemas.rows import EndKind, ImageKind, ImageRow, LossCause, LossRow, Row
 from streams.join.model import NEVER, NO_CHAIN, Ancestry, Chain, HostState, Image, Process, join_intervals
 
 SECOND_NS = 1_000_000_000
+
+# Plain numbers where an image passes: looking up a member of an enumeration takes as long as calling a function.
 UNKNOWN = int(ImageKind.UNKNOWN)
 LIVING, SUPERSEDED, GONE = int(EndKind.LIVING), int(EndKind.SUPERSEDED), int(EndKind.GONE)
 
-
-class Stage(IntEnum):
-    """Which of two rows of one moment is the newer."""
-
-    BEGIN = 0
-    REFRESH = 1
-    END = 2
+BEGIN: Final = 0
+REFRESH: Final = 1
+END: Final = 2
+"""Which of two rows of one moment is the newer: those of an image's begin, of a refresh, of its end."""
 
 
 def chain_of(head: Image | None, stamp: int) -> Chain:
     """The chain that ends with this element, as columns; kept with the element until a link is mended."""
     if head is None:
         return NO_CHAIN
-    if head.chain is not None and head.chain_stamp == stamp:
-        return head.chain
+    chain = head.chain
+    if chain is not None and chain.stamp == stamp:
+        return chain
     # Each element keeps its chain, so what hangs from it takes one step.
     todo = [head]
     base = head.base
-    while base is not None and (base.chain is None or base.chain_stamp != stamp):
+    while base is not None and (base.chain is None or base.chain.stamp != stamp):
         todo.append(base)
         base = base.base
     chain = NO_CHAIN if base is None or base.chain is None else base.chain
     for element in reversed(todo):
-        chain = _longer(chain, element)
-        element.chain, element.chain_stamp = chain, stamp
+        element.chain = chain = _longer(chain, element, stamp)
     return chain
 
 
-def _longer(chain: Chain, head: Image) -> Chain:
+def _longer(chain: Chain, head: Image, stamp: int) -> Chain:
     """The chain with one more element; the oldest goes where there are too many."""
     kinds, tgids, exec_ids, starts, comms, exes = chain.columns
-    full = len(kinds) >= limits.CHAIN_ELEMENTS_MAX
+    full = len(kinds) >= CHAIN_ELEMENTS_MAX
     if full:
         kinds, tgids, exec_ids = kinds[1:], tgids[1:], exec_ids[1:]
         starts, comms, exes = starts[1:], comms[1:], exes[1:]
@@ -65,85 +63,77 @@ def _longer(chain: Chain, head: Image) -> Chain:
         chain.cut or full,
         chain.before or head.before,
         join_intervals(chain.lost, head.lost) if head.lost else chain.lost,
+        stamp,
     )
 
 
 def ancestry_of(process: Process, stamp: int) -> Ancestry:
     """The creators of a process; kept with it until a link is mended."""
-    if process.ancestry is not None and process.ancestry_stamp == stamp:
-        return process.ancestry
+    ancestry = process.ancestry
+    if ancestry is not None and ancestry.stamp == stamp:
+        return ancestry
+    todo = [process]
     creator = process.creator
-    if creator is not None and not process.root and creator.ancestry is not None and creator.ancestry_stamp == stamp:
-        near = creator.ancestry
-        ids = (creator.task_id,) + near.ids
-        cut = near.cut or len(ids) > limits.ANCESTORS_MAX
-        lost = join_intervals(near.lost, process.lost) if process.lost else near.lost
-        ancestry = Ancestry(ids[: limits.ANCESTORS_MAX], cut, near.before or process.by_parent, lost)
-    else:
-        ancestry = _walked_ancestry(process)
-    process.ancestry, process.ancestry_stamp = ancestry, stamp
+    while creator is not None and (creator.ancestry is None or creator.ancestry.stamp != stamp):
+        todo.append(creator)
+        creator = creator.creator
+    for each in reversed(todo):
+        each.ancestry = ancestry = _after(each, stamp)
+    assert ancestry is not None
     return ancestry
 
 
-def _walked_ancestry(process: Process) -> Ancestry:
-    """The creators from link to link: the nearest by name, all of them for what is said of the way as a whole."""
-    ids: list[UUID] = []
-    before, lost = False, NEVER
-    each = process
-    while True:
-        before = before or each.by_parent
-        lost = join_intervals(lost, each.lost)
-        if each.root:
-            break
-        if each.creator is None:
-            before = before or each.lost == NEVER
-            ids.append(NIL)
-            break
-        each = each.creator
-        ids.append(each.task_id)
-    return Ancestry(tuple(ids[: limits.ANCESTORS_MAX]), len(ids) > limits.ANCESTORS_MAX, before, lost)
+def _after(process: Process, stamp: int) -> Ancestry:
+    """The creators of a process whose creator, if it has one, has its own."""
+    creator, lost = process.creator, process.lost
+    if process.root:
+        return Ancestry((), False, process.by_parent, lost, stamp)
+    if creator is None or creator.ancestry is None:
+        return Ancestry((NIL,), False, process.by_parent or lost == NEVER, lost, stamp)
+    near = creator.ancestry
+    ids = (creator.task_id,) + near.ids
+    return Ancestry(
+        ids[:ANCESTORS_MAX],
+        near.cut or len(ids) > ANCESTORS_MAX,
+        near.before or process.by_parent,
+        join_intervals(near.lost, lost) if lost else near.lost,
+        stamp,
+    )
 
 
-def image_row(state: HostState, image: Image, stage: Stage, version_ns: int, seen_wall_ns: int) -> ImageRow:
+def image_row(state: HostState, image: Image, stage: int, version_ns: int, seen_wall_ns: int) -> ImageRow:
     """The row of an image as it is known now, newer than the one before even if both were made in one moment."""
     process = image.process
     assert process is not None
-    stamp = state.relinks
-    image.version = version = max(version_ns * 4 + stage, image.version + 1)
+    version = version_ns * 4 + stage
+    if version <= image.version:
+        version = image.version + 1
+    image.version = version
     if version > state.newest_version:
         state.newest_version = version
-    chain = chain_of((image.own and image) or image.base, stamp)
-    ancestry = ancestry_of(process, stamp)
+    chain = chain_of(image if image.own else image.base, state.relinks)
+    ancestry = ancestry_of(process, state.relinks)
     lost = chain.lost
     if ancestry.lost or image.lost or image.end_lost:
         lost = join_intervals(join_intervals(lost, ancestry.lost), join_intervals(image.lost, image.end_lost))
-    creator = process.creator
     end = image.end
-    # Tuples are joined rather than unpacked into one another: this runs for every image, and it is twice as fast.
-    return _as_row(
-        (
-            state.host_id, state.host, state.boot_id, process.task_id, process.tgid, process.start_ns,
-            image.exec_id, image.kind, process.start_wall_ns, image.begin_wall_ns, image.begin_ns,
-        )
-        + end
-        + (image.comm, image.renamed)
-        + image.facts
-        + (
-            NIL if creator is None else creator.task_id, process.creator_tgid, process.creator_exec_id, process.creator_tid,
-            process.clone_flags, process.parent_id, process.parent_tgid, image.end_parent_tgid, ancestry.ids,
-        )
-        + chain.columns
-        + (
-            1 if chain.whole and not chain.cut and len(chain.columns[0]) == image.exec_id else 0,
-            1 if chain.before or ancestry.before or image.before else 0,
-            1 if chain.cut else 0,
-            1 if lost or end[1] == SUPERSEDED or end[1] == GONE else 0,
-            1 if ancestry.cut else 0,
-            state.wall_ns(lost[0]) if lost else 0,
-            state.wall_ns(lost[1]) if lost else 0,
-            image.ring_id, image.position, image.epoch, seen_wall_ns // SECOND_NS, version,
-        )
+    begin = (
+        state.host_id, state.host, state.boot_id, process.task_id, process.tgid, process.start_ns,
+        image.exec_id, image.kind, process.start_wall_ns, image.begin_wall_ns, image.begin_ns,
     )  # fmt: skip
+    rest = (
+        1 if chain.whole and not chain.cut and len(chain.columns[0]) == image.exec_id else 0,
+        1 if chain.before or ancestry.before or image.before else 0,
+        1 if chain.cut else 0,
+        1 if lost or end[1] == SUPERSEDED or end[1] == GONE else 0,
+        1 if ancestry.cut else 0,
+        state.wall_ns(lost[0]) if lost else 0,
+        state.wall_ns(lost[1]) if lost else 0,
+        image.ring_id, image.position, image.epoch, seen_wall_ns // SECOND_NS, version,
+    )  # fmt: skip
+    # Tuples are joined, the short ones first, rather than unpacked into one another, which takes twice as long.
+    links = process.origin + ((image.end_parent_tgid, ancestry.ids) + (chain.columns + rest))
+    return _as_row(begin + (end + (image.comm, image.renamed)) + (image.facts + links))
 
 
 def _as_row(values: tuple[object, ...]) -> ImageRow:
@@ -174,40 +164,36 @@ def loss_row(state: HostState, position: int, cause: LossCause, interval: tuple[
 
 def wait(state: HostState, image: Image) -> None:
     """Have the image written FOLD_NS from now, unless it ends or is folded before."""
-    if not image.waiting:
-        image.waiting = True
-        state.waiting.append((state.now_ns + limits.FOLD_NS, image))
+    if not image.due_ns:
+        image.due_ns = due_ns = state.now_ns + FOLD_NS
+        state.waiting.append((due_ns, image))
 
 
 def write_due(state: HostState, now_ns: int, rows: list[Row]) -> None:
     """Write the images whose time has come. Those that ended meanwhile have been written at their end."""
     waiting = state.waiting
     while waiting and waiting[0][0] <= now_ns:
-        image = waiting.popleft()[1]
-        image.waiting = False
+        due_ns, image = waiting.popleft()
+        if image.due_ns != due_ns:
+            continue  # it was folded into an exec'd image, which has its own place
+        image.due_ns = 0
         process = image.process
-        if process is not None and process.image is image and image.end[1] == EndKind.LIVING:
-            rows.append(image_row(state, image, Stage.BEGIN, image.touched_ns, image.touched_wall_ns))
-
-
-def write_end(state: HostState, image: Image, rows: list[Row]) -> None:
-    """Write an image that has ended."""
-    rows.append(image_row(state, image, Stage.END, image.touched_ns, state.wall_ns(image.end_ns)))
+        if process is not None and process.image is image and image.end[1] == LIVING:
+            rows.append(image_row(state, image, BEGIN, image.touched_ns, image.touched_wall_ns))
 
 
 def write_again(state: HostState, image: Image, rows: list[Row]) -> None:
     """Write an image again whose facts have changed after it was written."""
-    stage = Stage.BEGIN if image.end[1] == EndKind.LIVING else Stage.END
+    stage = BEGIN if image.end[1] == LIVING else END
     rows.append(image_row(state, image, stage, image.touched_ns, image.touched_wall_ns))
 
 
 def refresh(state: HostState, now_ns: int, rows: list[Row]) -> None:
     """Once in REFRESH_NS write all living images, and all that their chains and ancestors consist of, so that none of them expires."""
-    day = now_ns // limits.REFRESH_NS
-    if day <= state.refresh_day:
-        return
-    state.refresh_day = day
-    write_all(state, day * limits.REFRESH_NS, rows)
+    if now_ns >= state.refresh_ns:
+        boundary_ns = now_ns // REFRESH_NS * REFRESH_NS
+        state.refresh_ns = boundary_ns + REFRESH_NS
+        write_all(state, boundary_ns, rows)
 
 
 def write_all(state: HostState, boundary_ns: int, rows: list[Row]) -> None:
@@ -229,4 +215,4 @@ def _refresh_from(state: HostState, image: Image | None, boundary_ns: int, done:
         if each.process is not None:
             todo.append(each.process.creator_image)
             if each.written:
-                rows.append(image_row(state, each, Stage.REFRESH, boundary_ns, state.wall_ns(boundary_ns)))
+                rows.append(image_row(state, each, REFRESH, boundary_ns, state.wall_ns(boundary_ns)))

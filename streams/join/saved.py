@@ -5,13 +5,13 @@ JSON, because a person can read it in an incident and no value in it can run cod
 """
 
 import json
-from collections import deque
 from typing import Any, cast
 from uuid import UUID
 
 from schemas.errors import DecodeError
 from schemas.identity import NIL
-from streams.join.model import End, HostState, Image, Interval, Process
+from schemas.limits import REFRESH_NS
+from streams.join.model import End, Facts, HostState, Image, Interval, Origin, Process
 
 VERSION = 2
 
@@ -26,18 +26,9 @@ _PLAIN = (
     "last_snapshot",
     "open_snapshot",
     "snapshot_ns",
-    "refresh_day",
     "newest_version",
     "relinks",
 )
-_PROCESS_PLAIN = (
-    "tgid", "start_ns", "start_wall_ns", "root", "creator_tgid", "creator_exec_id", "creator_tid", "clone_flags",
-    "parent_tgid", "by_parent", "shown", "absent", "born_snapshot",
-)  # fmt: skip
-_IMAGE_PLAIN = (
-    "exec_id", "kind", "own", "tgid", "begin_ns", "begin_wall_ns", "ring_id", "position", "epoch", "parent_exec_id",
-    "touched_ns", "touched_wall_ns", "sure_ns", "had_child", "version", "waiting", "before", "end_ns", "end_parent_tgid",
-)  # fmt: skip
 
 
 def _text(raw: bytes) -> str:
@@ -89,6 +80,7 @@ def dump(state: HostState) -> bytes:
         "host": _text(state.host),
         "past_boots": [str(boot) for boot in state.past_boots],
         **{name: getattr(state, name) for name in _PLAIN},
+        "refresh_day": state.refresh_ns // REFRESH_NS - 1,
         "counters": state.counters,
         "losses": state.losses,
         "links_lost": state.links_lost,
@@ -100,33 +92,57 @@ def dump(state: HostState) -> bytes:
         "living": [processes[process] for process in state.living.values()],
         "waiting": [[due_ns, images[image]] for due_ns, image in state.waiting],
         "ended_meanwhile": [[*key, images[image]] for key, image in state.ended_meanwhile.items()],
-        "processes": [
-            [
-                *(getattr(process, name) for name in _PROCESS_PLAIN),
-                "" if process.parent_id == NIL else process.parent_id.hex,
-                process.lost,
-                processes[process.creator] if process.creator else -1,
-                images[process.creator_image] if process.creator_image else -1,
-                images[process.image] if process.image else -1,
-            ]
-            for process in processes
-        ],
-        "images": [
-            [
-                *(getattr(image, name) for name in _IMAGE_PLAIN),
-                _text(image.comm),
-                _text(image.renamed),
-                _plain(image.facts),
-                image.lost,
-                image.end_lost,
-                image.end,
-                processes[image.process] if image.process else -1,
-                images[image.base] if image.base else -1,
-            ]
-            for image in images
-        ],
+        "processes": [_process_values(process, processes, images) for process in processes],
+        "images": [_image_values(image, processes, images) for image in images],
     }
     return json.dumps(saved, separators=(",", ":")).encode("ascii")
+
+
+def _process_values(process: Process, processes: dict[Process, int], images: dict[Image, int]) -> list[object]:
+    parent_id = process.origin[5]
+    return [
+        process.tgid, process.start_ns, process.start_wall_ns, process.root, *process.origin[1:5], process.origin[6],
+        process.by_parent, process.shown, process.absent, process.born_snapshot, "" if parent_id == NIL else parent_id.hex, process.lost,
+        processes[process.creator] if process.creator else -1,
+        images[process.creator_image] if process.creator_image else -1,
+        images[process.image] if process.image else -1,
+    ]  # fmt: skip
+
+
+def _process(state: HostState, values: list[Any]) -> Process:
+    """The process without its links. Its creator's name follows from the link."""
+    tgid, start_ns, start_wall_ns, root, *origin, parent_tgid, by_parent, shown, absent, born_snapshot, parent_id, lost = values[:15]
+    return Process(
+        tgid, start_ns, state.task_id(tgid, start_ns), start_wall_ns, root,
+        origin=cast(Origin, (NIL, *origin, UUID(parent_id) if parent_id else NIL, parent_tgid)),
+        by_parent=by_parent, shown=shown, absent=absent, born_snapshot=born_snapshot, lost=cast(Interval, tuple(lost)),
+    )  # fmt: skip
+
+
+_NOT_USED = 0
+"""Where an earlier program saved something that nothing needs."""
+
+
+def _image_values(image: Image, processes: dict[Process, int], images: dict[Image, int]) -> list[object]:
+    return [
+        image.exec_id, image.kind, image.own, image.tgid, image.begin_ns, image.begin_wall_ns, image.ring_id, image.position, image.epoch,
+        _NOT_USED, image.touched_ns, image.touched_wall_ns, image.sure_ns, image.had_child, image.version, image.due_ns > 0, image.before,
+        _NOT_USED, image.end_parent_tgid, _text(image.comm), _text(image.renamed), _plain(image.facts), image.lost, image.end_lost,
+        image.end, processes[image.process] if image.process else -1, images[image.base] if image.base else -1,
+    ]  # fmt: skip
+
+
+def _image(values: list[Any]) -> Image:
+    """The image without its links."""
+    exec_id, kind, own, tgid, begin_ns, begin_wall_ns, ring_id, position, epoch, _ = values[:10]
+    touched_ns, touched_wall_ns, sure_ns, had_child, version, _, before, _, end_parent_tgid = values[10:19]
+    comm, renamed, facts, lost, end_lost, end = values[19:25]
+    return Image(
+        None, exec_id, kind, own, None, tgid, begin_ns, begin_wall_ns, comm.encode("latin-1"), renamed.encode("latin-1"),
+        cast(Facts, _exact(facts)), ring_id, position, epoch, touched_ns, touched_wall_ns, sure_ns, had_child, version,
+        lost=cast(Interval, tuple(lost)), before=before, end=cast(End, tuple(end)), end_lost=cast(Interval, tuple(end_lost)),
+        end_parent_tgid=end_parent_tgid,
+    )  # fmt: skip
 
 
 def load(data: bytes) -> HostState:
@@ -158,12 +174,15 @@ def _loaded(saved: dict[str, Any]) -> HostState:
         users={uid: name.encode("latin-1") for uid, name in saved["users"]},
         **{name: saved[name] for name in _PLAIN},
     )
+    state.refresh_ns = (saved["refresh_day"] + 1) * REFRESH_NS
     state.recent.extend((tgid, start_ns) for tgid, start_ns in saved["recent"])
     processes = [_process(state, values) for values in saved["processes"]]
     images = [_image(values) for values in saved["images"]]
     for process, values in zip(processes, saved["processes"], strict=True):
         creator, creator_image, image = values[-3:]
-        process.creator = processes[creator] if creator >= 0 else None
+        if creator >= 0:
+            process.creator = processes[creator]
+            process.origin = (process.creator.task_id, *process.origin[1:])
         process.creator_image = images[creator_image] if creator_image >= 0 else None
         process.image = images[image] if image >= 0 else None
     for one, values in zip(images, saved["images"], strict=True):
@@ -171,29 +190,8 @@ def _loaded(saved: dict[str, Any]) -> HostState:
         one.process = processes[process_number] if process_number >= 0 else None
         one.base = images[base] if base >= 0 else None
     state.living = {processes[number].tgid: processes[number] for number in saved["living"]}
-    state.waiting = deque((due_ns, images[number]) for due_ns, number in saved["waiting"])
+    for due_ns, number in saved["waiting"]:
+        state.waiting.append((due_ns, images[number]))
+        images[number].due_ns = due_ns
     state.ended_meanwhile = {(tgid, start_ns): images[number] for tgid, start_ns, number in saved["ended_meanwhile"]}
     return state
-
-
-def _process(state: HostState, values: list[Any]) -> Process:
-    plain = dict(zip(_PROCESS_PLAIN, values, strict=False))
-    parent, lost = values[len(_PROCESS_PLAIN) : len(_PROCESS_PLAIN) + 2]
-    name = state.task_id(plain["tgid"], plain["start_ns"])
-    return Process(task_id=name, parent_id=UUID(parent) if parent else NIL, lost=cast(Interval, tuple(lost)), **plain)
-
-
-def _image(values: list[Any]) -> Image:
-    plain = dict(zip(_IMAGE_PLAIN, values, strict=False))
-    comm, renamed, facts, lost, end_lost, end = values[len(_IMAGE_PLAIN) : len(_IMAGE_PLAIN) + 6]
-    return Image(
-        process=None,
-        base=None,
-        comm=comm.encode("latin-1"),
-        renamed=renamed.encode("latin-1"),
-        facts=cast("tuple[object, ...]", _exact(facts)),
-        lost=cast(Interval, tuple(lost)),
-        end_lost=cast(Interval, tuple(end_lost)),
-        end=cast(End, tuple(end)),
-        **plain,
-    )

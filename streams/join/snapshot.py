@@ -115,22 +115,23 @@ def _add(state: HostState, record: Seen, position: int, rows: list[Row]) -> None
 
 def _link(state: HostState, process: Process, record: Seen, position: int, rows: list[Row]) -> int:
     """Give the process its creator, as far as it is known; returns the exec_id that it inherited."""
-    process.parent_tgid = record.real_parent_tgid
-    process.parent_id = parent_id(state, record.real_parent_tgid, record.real_parent_start_ns)
+    parent = (parent_id(state, record.real_parent_tgid, record.real_parent_start_ns), record.real_parent_tgid)
+    process.origin = (*process.origin[:5], *parent)
     if record.flags & Flag.CREATOR_KNOWN:
-        process.creator, process.by_parent, process.lost = _creator(state, record, position, rows), False, NEVER
-        process.creator_tgid, process.creator_exec_id = record.creator_tgid, record.creator_exec_id
-        process.creator_image = image_at(state, process.creator, record.creator_exec_id, record.start_ns, position, rows)
+        creator = _creator(state, record, position, rows)
+        process.creator, process.by_parent, process.lost = creator, False, NEVER
+        process.origin = (creator.task_id, creator.tgid, record.creator_exec_id, 0, 0, *parent)
+        process.creator_image = image_at(state, creator, record.creator_exec_id, record.start_ns, position, rows)
         process.creator_image.had_child = True
         return record.creator_exec_id
     if not record.real_parent_tgid:
         process.root = True
         return 0
-    parent = find(state, record.real_parent_tgid, record.real_parent_start_ns)
-    image = _known_image(parent, record.parent_exec_id)
-    if parent is not None and image is not None and parent is not process:
-        process.creator, process.by_parent, process.lost = parent, True, NEVER
-        process.creator_tgid, process.creator_exec_id = parent.tgid, record.parent_exec_id
+    creator_by_parent = find(state, record.real_parent_tgid, record.real_parent_start_ns)
+    image = _known_image(creator_by_parent, record.parent_exec_id)
+    if creator_by_parent is not None and image is not None and creator_by_parent is not process:
+        process.creator, process.by_parent, process.lost = creator_by_parent, True, NEVER
+        process.origin = (creator_by_parent.task_id, creator_by_parent.tgid, record.parent_exec_id, 0, 0, *parent)
         process.creator_image = image
         image.had_child = True
     else:
@@ -169,7 +170,7 @@ def _known_image(process: Process | None, exec_id: int) -> Image | None:
 
 
 def _describe(state: HostState, image: Image, record: Seen) -> None:
-    image.comm, image.epoch, image.parent_exec_id = record.comm, record.epoch, record.parent_exec_id
+    image.comm, image.epoch = record.comm, record.epoch
     image.facts = program_facts(state, record)
     image.sure_ns = state.snapshot_ns
     state.touch(image)

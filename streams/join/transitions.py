@@ -9,6 +9,8 @@ The exec_id is inherited at fork and counts the execs along the whole chain, so 
 elements. Wherever the numbers leave a hole, an unknown element stands: never the nearest plausible image.
 """
 
+from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 from schemas import events
@@ -16,8 +18,12 @@ from schemas.events import Exec, Exit, Fork, Rename
 from schemas.identity import NIL
 from schemas.rows import EndKind, ImageKind, Row
 from streams.join.facts import NO_FACTS, fork_facts, program_facts, with_flags
-from streams.join.model import NEVER, HostState, Image, Interval, Process
-from streams.join.rows import wait, write_again, write_end
+from streams.join.model import NEVER, HostState, Image, Interval, Process, creator_not_recorded
+from streams.join.rows import END, image_row, wait, write_again
+
+# Plain numbers, as in streams.join.rows.
+EXEC, FORK, UNKNOWN = int(ImageKind.EXEC), int(ImageKind.FORK), int(ImageKind.UNKNOWN)
+END_EXEC, END_EXIT, SUPERSEDED, GONE = int(EndKind.EXEC), int(EndKind.EXIT), int(EndKind.SUPERSEDED), int(EndKind.GONE)
 
 NO_EXIT = (0, 0, 0, 0, 0, 0, 0)
 """Columns exit_code to max_rss_kib of an image that did not end with an exit."""
@@ -41,10 +47,11 @@ def new_process(state: HostState, tgid: int, start_ns: int) -> Process:
 
 
 def new_image(
-    state: HostState, process: Process, exec_id: int, kind: ImageKind, own: bool, base: Image | None, begin_ns: int, position: int
+    state: HostState, process: Process, exec_id: int, kind: int, own: bool, base: Image | None, begin_ns: int, position: int
 ) -> Image:
     """An image that is now the current one of its process."""
-    image = Image(
+    now_ns, offset_ns = state.now_ns, state.offset_ns or 0
+    process.image = image = Image(
         process,
         exec_id,
         kind,
@@ -52,15 +59,14 @@ def new_image(
         base,
         process.tgid if own else 0,
         begin_ns,
-        state.wall_ns(begin_ns),
+        begin_ns + offset_ns,
         facts=NO_FACTS,
         ring_id=state.ring_id,
         position=position,
-        touched_ns=state.now_ns,
-        touched_wall_ns=state.wall_ns(state.now_ns),
-        sure_ns=state.now_ns,
+        touched_ns=now_ns,
+        touched_wall_ns=now_ns + offset_ns,
+        sure_ns=now_ns,
     )
-    process.image = image
     return image
 
 
@@ -68,7 +74,7 @@ def gap(state: HostState, base: Image | None, exec_id: int, tgid: int, lost: Int
     """The chain up to ``exec_id`` where all after ``base`` is missing: one unknown element, or ``base`` itself if nothing is."""
     if exec_id <= (base.exec_id if base is not None else 0):
         return base
-    return Image(None, exec_id, ImageKind.UNKNOWN, True, base, tgid, lost=lost, before=before)
+    return Image(None, exec_id, UNKNOWN, True, base, tgid, lost=lost, before=before)
 
 
 def why_missing(state: HostState, from_ns: int, start_ns: int) -> tuple[Interval, bool]:
@@ -83,21 +89,20 @@ def why_missing(state: HostState, from_ns: int, start_ns: int) -> tuple[Interval
     return (from_ns, state.now_ns), False
 
 
-def end_image(state: HostState, image: Image, end_kind: EndKind, end_ns: int, rows: list[Row], facts: tuple[int, ...] = NO_EXIT) -> None:
+def end_image(state: HostState, image: Image, end_kind: int, end_ns: int, rows: list[Row], facts: tuple[int, ...] = NO_EXIT) -> None:
     """The image is over; its last row is written."""
-    image.end = (max(0, end_ns - image.begin_ns), end_kind, *facts)  # type: ignore[assignment]
-    image.end_ns = max(end_ns, image.begin_ns)
+    if end_ns < image.begin_ns:
+        end_ns = image.begin_ns
+    image.end = (end_ns - image.begin_ns, end_kind) + facts  # type: ignore[assignment]
     state.touch(image)
-    write_end(state, image, rows)
+    rows.append(image_row(state, image, END, image.touched_ns, state.wall_ns(end_ns)))
 
 
-def end_process(
-    state: HostState, process: Process, end_kind: EndKind, end_ns: int, rows: list[Row], facts: tuple[int, ...] = NO_EXIT
-) -> None:
+def end_process(state: HostState, process: Process, end_kind: int, end_ns: int, rows: list[Row], facts: tuple[int, ...] = NO_EXIT) -> None:
     """The process is over; it is forgotten but for what its descendants need."""
     image = process.image
     assert image is not None
-    if end_kind in (EndKind.SUPERSEDED, EndKind.GONE):
+    if end_kind in (SUPERSEDED, GONE):
         image.end_lost = why_missing(state, image.sure_ns, state.now_ns)[0]
     end_image(state, image, end_kind, end_ns, rows, facts)
     key = (process.tgid, process.start_ns)
@@ -119,7 +124,7 @@ def make_way(state: HostState, tgid: int, start_ns: int, rows: list[Row]) -> Non
     """Close the process that had the tgid before: the pid was given away, so its exit was lost."""
     other = state.living.get(tgid)
     if other is not None and other.start_ns != start_ns:
-        end_process(state, other, EndKind.SUPERSEDED, max(start_ns, other.start_ns), rows)
+        end_process(state, other, SUPERSEDED, max(start_ns, other.start_ns), rows)
 
 
 def image_at(state: HostState, process: Process, exec_id: int, at_ns: int, position: int, rows: list[Row]) -> Image:
@@ -141,7 +146,7 @@ def image_at(state: HostState, process: Process, exec_id: int, at_ns: int, posit
     lost, before = why_missing(state, process.start_ns, process.start_ns)
     if element is None or element.exec_id < exec_id:
         element = gap(state, element, exec_id, 0, lost, before)
-    return Image(process, exec_id, ImageKind.UNKNOWN, False, element, facts=NO_FACTS, lost=lost, before=before)
+    return Image(process, exec_id, UNKNOWN, False, element, facts=NO_FACTS, lost=lost, before=before)
 
 
 def lost_exec(state: HostState, process: Process, exec_id: int, at_ns: int, position: int, rows: list[Row]) -> Image:
@@ -149,9 +154,9 @@ def lost_exec(state: HostState, process: Process, exec_id: int, at_ns: int, posi
     previous = process.image
     assert previous is not None
     lost, before = why_missing(state, previous.sure_ns, state.now_ns)
-    end_image(state, previous, EndKind.EXEC, at_ns, rows)
+    end_image(state, previous, END_EXEC, at_ns, rows)
     base = gap(state, previous.head, exec_id - 1, process.tgid, lost, before)
-    image = new_image(state, process, exec_id, ImageKind.UNKNOWN, True, base, at_ns, position)
+    image = new_image(state, process, exec_id, UNKNOWN, True, base, at_ns, position)
     image.lost, image.before = lost, before
     wait(state, image)
     return image
@@ -165,7 +170,7 @@ def unknown_process(state: HostState, tgid: int, start_ns: int, exec_id: int, po
     process.lost = lost
     # Which process exec'd the image is not known either: it may be inherited. So the chain has a gap, and the image is not its own.
     base = gap(state, None, exec_id, 0, lost, before)
-    image = new_image(state, process, exec_id, ImageKind.UNKNOWN, False, base, state.now_ns, position)
+    image = new_image(state, process, exec_id, UNKNOWN, False, base, state.now_ns, position)
     image.lost, image.before = lost, before
     wait(state, image)
     return process
@@ -174,32 +179,22 @@ def unknown_process(state: HostState, tgid: int, start_ns: int, exec_id: int, po
 def fork(state: HostState, record: Fork, position: int, rows: list[Row]) -> None:
     """A process was created."""
     known = find(state, record.tgid, record.start_ns)
-    if known is not None and known.creator_tid:
+    if known is None:
+        make_way(state, record.tgid, record.start_ns, rows)
+    elif known.creator_tid:
         return  # a repeat: a creator's thread is known only from a FORK record
-    make_way(state, record.tgid, record.start_ns, rows)
     creator = _creator_of(state, record, position, rows)
     process = known or new_process(state, record.tgid, record.start_ns)
-    _link(state, process, record, creator, position, rows)
-    creator_image = process.creator_image
+    creator_image = _link(state, process, record, creator, position, rows)
     if known is not None:
         _late_fork(state, process, record, rows)
         return
-    image = new_image(
-        state,
-        process,
-        record.exec_id,
-        ImageKind.FORK,
-        False,
-        creator_image.head if creator_image is not None else None,
-        record.time_ns,
-        position,
-    )
-    image.comm, image.epoch, image.parent_exec_id = record.comm, record.epoch, record.parent_exec_id
+    base = creator_image.head if creator_image is not None else None
+    image = new_image(state, process, record.exec_id, FORK, False, base, record.time_ns, position)
+    image.comm, image.epoch = record.comm, record.epoch
+    image.facts = fork_facts(state, record, creator_image or image)
     if creator_image is not None:
-        image.facts = fork_facts(state, record, creator_image)
         image.before = creator_image.before
-    else:
-        image.facts = fork_facts(state, record, image)
     wait(state, image)
 
 
@@ -213,15 +208,21 @@ def _creator_of(state: HostState, record: Fork, position: int, rows: list[Row]) 
     return creator
 
 
-def _link(state: HostState, process: Process, record: Fork, creator: Process | None, position: int, rows: list[Row]) -> None:
-    """Give the process its recorded creator."""
+def _link(state: HostState, process: Process, record: Fork, creator: Process | None, position: int, rows: list[Row]) -> Image | None:
+    """Give the process its recorded creator; returns the creator's image at that moment."""
     process.creator, process.by_parent, process.lost, process.root = creator, False, NEVER, creator is None
-    process.creator_tgid, process.creator_exec_id, process.creator_tid = record.creator_tgid, record.creator_exec_id, record.creator_tid
-    process.clone_flags, process.parent_tgid = record.clone_flags, record.real_parent_tgid
-    process.parent_id = parent_id(state, record.real_parent_tgid, record.real_parent_start_ns)
+    creator_id = NIL if creator is None else creator.task_id
+    if record.real_parent_start_ns == record.creator_start_ns and record.real_parent_tgid == record.creator_tgid:
+        parent = creator_id
+    else:
+        parent = parent_id(state, record.real_parent_tgid, record.real_parent_start_ns)
+    process.origin = (
+        creator_id, record.creator_tgid, record.creator_exec_id, record.creator_tid, record.clone_flags, parent, record.real_parent_tgid
+    )  # fmt: skip
     if creator is not None:
-        process.creator_image = image_at(state, creator, record.creator_exec_id, record.time_ns, position, rows)
-        process.creator_image.had_child = True
+        process.creator_image = image = image_at(state, creator, record.creator_exec_id, record.time_ns, position, rows)
+        image.had_child = True
+    return process.creator_image
 
 
 def parent_id(state: HostState, tgid: int, start_ns: int) -> UUID:
@@ -238,7 +239,7 @@ def _late_fork(state: HostState, process: Process, record: Fork, rows: list[Row]
     assert image is not None
     relink(state, process, image, record.exec_id)
     if image.exec_id == record.exec_id and not image.own:
-        image.kind, image.comm, image.epoch = ImageKind.FORK, record.comm, record.epoch
+        image.kind, image.comm, image.epoch = FORK, record.comm, record.epoch
         image.facts = fork_facts(state, record, creator_image or image)
         image.begin_ns, image.begin_wall_ns = record.time_ns, state.wall_ns(record.time_ns)
         image.lost = NEVER
@@ -275,17 +276,17 @@ def exec_(state: HostState, record: Exec, position: int, rows: list[Row]) -> Non
     else:
         image = process.image
         assert image is not None
-        if record.exec_id < image.exec_id or (record.exec_id == image.exec_id and image.kind in (ImageKind.EXEC, ImageKind.FORK)):
+        if record.exec_id < image.exec_id or (record.exec_id == image.exec_id and image.kind in (EXEC, FORK)):
             return
         if record.exec_id > image.exec_id:
             image = _next_image(state, process, image, record, position, rows)
         else:
             _named_at_last(state, process, image, record, position)
-    image.comm, image.epoch, image.parent_exec_id = record.comm, record.epoch, record.parent_exec_id
+    image.comm, image.epoch = record.comm, record.epoch
     image.facts = program_facts(state, record)
     image.sure_ns = state.now_ns
     state.touch(image)
-    if image.written:
+    if image.version:
         write_again(state, image, rows)
     else:
         wait(state, image)
@@ -299,11 +300,20 @@ def _next_image(state: HostState, process: Process, previous: Image, record: Exe
         lost, before = why_missing(state, previous.sure_ns, state.now_ns)
         base = gap(state, base, record.exec_id - 1, process.tgid, lost, before)
         lost = NEVER
-    folded = previous.kind == ImageKind.FORK and not previous.written and not previous.had_child
-    if not folded:
-        end_image(state, previous, EndKind.EXEC, record.time_ns, rows)
-    image = new_image(state, process, record.exec_id, ImageKind.EXEC, True, base, record.time_ns, position)
+    if previous.kind == FORK and not previous.version and not previous.had_child:
+        return _folded(state, previous, record, base, before, position)
+    end_image(state, previous, END_EXEC, record.time_ns, rows)
+    image = new_image(state, process, record.exec_id, EXEC, True, base, record.time_ns, position)
     image.before = before
+    return image
+
+
+def _folded(state: HostState, image: Image, record: Exec, base: Image | None, before: bool, position: int) -> Image:
+    """A forked image that nothing refers to becomes the exec'd one: no row tells it apart."""
+    image.exec_id, image.kind, image.own, image.base, image.before = record.exec_id, EXEC, True, base, before
+    image.tgid, image.begin_ns, image.begin_wall_ns = record.tgid, record.time_ns, state.wall_ns(record.time_ns)
+    image.ring_id, image.position = state.ring_id, position
+    image.renamed, image.due_ns = b"", 0
     return image
 
 
@@ -313,7 +323,7 @@ def _named_at_last(state: HostState, process: Process, image: Image, record: Exe
         image.own, image.tgid = True, process.tgid
         if image.base is not None and image.base.exec_id == image.exec_id:
             image.base = gap(state, image.base.base, image.exec_id - 1, 0, image.base.lost, image.base.before)
-    image.kind, image.lost = ImageKind.EXEC, NEVER
+    image.kind, image.lost = EXEC, NEVER
     image.begin_ns, image.begin_wall_ns = record.time_ns, state.wall_ns(record.time_ns)
     image.ring_id, image.position = state.ring_id, position
     state.relinks += 1
@@ -325,9 +335,9 @@ def _exec_of_unknown(state: HostState, record: Exec, position: int, rows: list[R
     process = new_process(state, record.tgid, record.start_ns)
     lost, before = why_missing(state, record.start_ns, record.start_ns)
     process.lost = lost
-    process.parent_tgid = record.real_parent_tgid
+    process.origin = creator_not_recorded(record.real_parent_tgid)
     base = gap(state, None, record.exec_id - 1, 0, lost, before)
-    image = new_image(state, process, record.exec_id, ImageKind.EXEC, True, base, record.time_ns, position)
+    image = new_image(state, process, record.exec_id, EXEC, True, base, record.time_ns, position)
     image.before = before
     return process
 
@@ -341,7 +351,7 @@ def exit_(state: HostState, record: Exit, position: int, rows: list[Row]) -> Non
         process = unknown_process(state, record.tgid, record.start_ns, record.exec_id, position, rows)
         assert process.image is not None
         process.image.comm, process.image.epoch = record.comm, record.epoch
-        process.parent_tgid = record.real_parent_tgid
+        process.origin = creator_not_recorded(record.real_parent_tgid)
     image = process.image
     assert image is not None
     failed = 0
@@ -352,7 +362,8 @@ def exit_(state: HostState, record: Exit, position: int, rows: list[Row]) -> Non
             image = lost_exec(state, process, record.exec_id, record.time_ns, position, rows)
             image.comm = record.comm
     image.end_parent_tgid = record.real_parent_tgid
-    image.facts = with_flags(image.facts, record.flags)
+    if record.flags:
+        image.facts = with_flags(image.facts, record.flags)
     status = record.status
     signal = status & 0x7F
     facts = (
@@ -364,10 +375,10 @@ def exit_(state: HostState, record: Exit, position: int, rows: list[Row]) -> Non
         record.stime_ns,
         record.max_rss_kib,
     )
-    end_process(state, process, EndKind.EXIT, record.time_ns, rows, facts)
+    end_process(state, process, END_EXIT, record.time_ns, rows, facts)
 
 
-def rename(state: HostState, record: Rename, rows: list[Row]) -> None:
+def rename(state: HostState, record: Rename, _position: int, _rows: list[Row]) -> None:
     """The main thread took another comm. A burst of renames becomes one row."""
     probing = record.comm.startswith(events.PROBE_COMM) or record.old_comm.startswith(events.PROBE_COMM)
     if probing and (record.tgid, record.start_ns) == state.reader:
@@ -379,3 +390,7 @@ def rename(state: HostState, record: Rename, rows: list[Row]) -> None:
     process.image.sure_ns = state.now_ns
     state.touch(process.image)
     wait(state, process.image)
+
+
+RULES: dict[type, Callable[[HostState, Any, int, list[Row]], None]] = {Fork: fork, Exec: exec_, Exit: exit_, Rename: rename}
+"""What is done with a record of each class that tells of a process: state, record, its position in the ring, rows that follow."""
