@@ -15,6 +15,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Name the session's root, unless somebody has."""
     if ROOT_VARIABLE not in os.environ:
         config.stash[_made] = os.environ[ROOT_VARIABLE] = tempfile.mkdtemp(prefix="tasktrail-tests-")
+        os.chmod(config.stash[_made], 0o755)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
