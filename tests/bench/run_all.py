@@ -1,9 +1,15 @@
 """All benchmarks, one after another; the figures go to docs/benchmarks.md. Run by ``make bench``.
 
+    python -m tests.bench.run_all [PART ...] [--results FILE]
+
+With ``--results`` the figures are kept in a file, so that single parts can be measured again and the rest stays.
+
 Machines differ and are shared: what counts are the ratios within one run, and whether anything was lost.
 """
 
+import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -62,21 +68,42 @@ def figures(module: list[str]) -> dict[str, float]:
         return measured
 
 
-def main() -> int:
-    """Run them all and write the page. Returns the exit code."""
+def main(arguments: list[str]) -> int:
+    """Run them and write the page. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART")
+    parser.add_argument("--results", type=Path)
+    options = parser.parse_args(arguments)
+    results: dict[str, dict[str, float]] = {}
+    if options.results and options.results.exists():
+        results = json.loads(options.results.read_text())
+    for name in options.parts or PARTS:
+        results[name] = figures(PARTS[name][1])
+        if options.results:
+            options.results.write_text(json.dumps(results))
+    (ROOT / "docs" / "benchmarks.md").write_text(page(results))
+    return 0
+
+
+def page(results: dict[str, dict[str, float]]) -> str:
+    """The page with these figures."""
     lines = [
         "# Measured",
         "",
         "By `make bench`, which writes this page. Ratios are within one run, medians throughout; the machine was shared.",
     ]
-    lines += ["", f"Linux {platform.release().split('-')[0]}, {platform.machine()}, Python {platform.python_version()}.", ""]
-    for title, module in PARTS.values():
-        lines += [f"## {title}", "", "| figure | value | meaning |", "|---|---:|---|"]
-        lines += [f"| {name} | {value:,.3f} | {MEANING.get(name, '')} |" for name, value in figures(module).items()]
-        lines += [""]
-    (ROOT / "docs" / "benchmarks.md").write_text("\n".join(lines))
-    return 0
+    lines += [
+        "",
+        f"Linux {platform.release().split('-')[0]}, {platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} processors.",
+        "",
+    ]
+    for name, (title, _) in PARTS.items():
+        if name in results:
+            lines += [f"## {title}", "", "| figure | value | meaning |", "|---|---:|---|"]
+            lines += [f"| {figure} | {value:,.3f} | {MEANING.get(figure, '')} |" for figure, value in results[name].items()]
+            lines += [""]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
