@@ -68,13 +68,18 @@ class Sender:
         message_bytes: int = MESSAGE_BYTES_MAX,
         linger_ms: int = LINGER_MS,
         delivery_ms: int = DELIVERY_MS,
+        gapless: bool = False,
     ) -> None:
-        """Raises BadInput when the client does not take the settings, such as a certificate file that is not there."""
+        """``gapless``: when a message fails, none behind it is taken either, and the sender is broken.
+
+        Raises BadInput when the client does not take the settings, such as a certificate file that is not there.
+        """
         self.trouble = self.broken = ""
         options: dict[str, object] = {
             **cluster.options(),
             "client.id": "tasktrail",
             "enable.idempotence": True,
+            "enable.gapless.guarantee": gapless,
             "acks": "all",
             "compression.type": "zstd",
             "linger.ms": linger_ms,
@@ -102,8 +107,7 @@ class Sender:
             self.broken = self.trouble
 
     def partitions(self, topic: str, timeout_s: float) -> int:
-        """How many partitions the topic has, 0 if it is not there: to be asked before sending, since a broker may make a topic that
-        somebody sends to, with settings of its own. Raises Unavailable when there is no answer in time."""
+        """See SenderEdge."""
         try:
             found = self._producer.list_topics(timeout=timeout_s).topics.get(topic)
         except kafka.KafkaException as failure:

@@ -55,6 +55,10 @@ class SenderEdge(Protocol):
         larger than can be sent, Unavailable when this sender is of no use any more (``broken``).
         """
 
+    def partitions(self, topic: str, timeout_s: float) -> int:
+        """How many partitions the topic has, 0 if it is not there: to be asked before sending, since a broker may make a topic that
+        somebody sends to, with settings of its own. Raises Unavailable when there is no answer in time."""
+
     def poll(self, timeout_s: float) -> int:
         """Wait at most that long for news, and tell them; returns how many messages were told of."""
 

@@ -148,6 +148,12 @@ class MemorySender:
         self._queue.append(_Queued(topic, partition, key, value, dict(headers or {}), on_done))
         return True
 
+    def partitions(self, topic: str, timeout_s: float) -> int:
+        """See SenderEdge."""
+        self._broker.reach()
+        found = self._broker.describe([topic])
+        return found[topic].partitions if topic in found else 0
+
     def poll(self, timeout_s: float) -> int:
         """See SenderEdge; it never waits."""
         told = 0

@@ -110,7 +110,7 @@ def _records(state: HostState, batch: Batch, hole: int, rows: list[Row]) -> None
                 if time_ns >= state.refresh_ns:
                     refresh(state, time_ns, rows)
             if missing is not None:
-                _hole(state, missing, rows)
+                _hole(state, missing, state.now_ns, rows)
                 missing = None
             if state.unread is not None:
                 _tell_unread(state, rows)
@@ -131,12 +131,13 @@ def _records(state: HostState, batch: Batch, hole: int, rows: list[Row]) -> None
         _count_unread(state, batch.start)
     state.event_ns = event_ns
     if missing is not None:
-        _hole(state, missing, rows)
+        # An empty batch stands where a full spool threw others away, and has the time of the last of them.
+        _hole(state, missing, max(state.now_ns, batch.boottime_ns), rows)
 
 
-def _hole(state: HostState, missing: tuple[int, int, int], rows: list[Row]) -> None:
+def _hole(state: HostState, missing: tuple[int, int, int], until_ns: int, rows: list[Row]) -> None:
     amount, position, since_ns = missing
-    lose(state, position, LossCause.LOG_HOLE, (since_ns, state.now_ns), amount, f"{amount} bytes of the ring never arrived", rows)
+    lose(state, position, LossCause.LOG_HOLE, (since_ns, until_ns), amount, f"{amount} bytes of the ring never arrived", rows)
 
 
 def _count_unread(state: HostState, position: int) -> None:
