@@ -15,7 +15,7 @@ KERNEL = Path("/sys/kernel/btf/vmlinux")
 _MAGIC = 0xEB9F
 _HEADER = struct.Struct("<HBBIIIII")
 _TYPE = struct.Struct("<III")
-_PTR, _ARRAY, _STRUCT, _UNION, _TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _FUNC_PROTO, _TYPE_TAG = 2, 3, 4, 5, 8, 9, 10, 11, 13, 18
+_INT, _PTR, _ARRAY, _STRUCT, _UNION, _TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _FUNC_PROTO, _TYPE_TAG = 1, 2, 3, 4, 5, 8, 9, 10, 11, 13, 18
 _FIXED = {1: 4, 3: 12, 14: 4, 17: 4}
 """Bytes after the common part of a type, by kind: INT, ARRAY, VAR, DECL_TAG."""
 _EACH = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
@@ -116,6 +116,16 @@ class Btf:
             base += found.bit
             type_id = self._plain(found.type_id)
         return None if found is None else found._replace(bit=base)
+
+    def flag(self, struct_name: str, path: str) -> tuple[int, int] | None:
+        """Byte and bit of a flag: a bit field of one bit, or a bool as 7.2 has for some of them; None if it is neither."""
+        found = self.member(struct_name, path)
+        if found is None:
+            return None
+        kind, _, _, size = self._kind(self._plain(found.type_id))
+        if found.bits == 1 or (not found.bits and kind == _INT and size == 1):
+            return found.bit // 8, found.bit % 8
+        return None
 
     def size(self, struct_name: str) -> int | None:
         """Bytes of the struct, None if the kernel has none of that name."""

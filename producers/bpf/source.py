@@ -131,11 +131,11 @@ def fill(text: str, btf: Btf) -> str:
         return str(found or 0)
 
     def bit_field(match: re.Match[str]) -> str:
-        found = btf.member(match[1], match[2])
-        if found is None or found.bits != 1:
+        found = btf.flag(match[1], match[2])
+        if found is None:
             lacking.append(f"{match[1]}.{match[2]}")
             return "0, 0"
-        return f"{found.bit // 8}, {found.bit % 8}"
+        return f"{found[0]}, {found[1]}"
 
     text = _BITFIELD.sub(bit_field, _SIZEOF.sub(size, _OFFSET.sub(offset, text)))
     lacking += [f"tracepoint {name}" for _, name in TRACEPOINTS.values() if btf.arguments(name) is None]
