@@ -28,7 +28,7 @@ def kernel_allows_recording() -> None:
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory with the compiled helper programs. Where there is no compiler, TASKTRAIL_PROGRAMS names one with them made elsewhere, static."""
+    """Directory with the compiled helper programs; TASKTRAIL_PROGRAMS names one that was made elsewhere, for where there is no compiler."""
     if made := os.environ.get("TASKTRAIL_PROGRAMS"):
         return Path(made)
     directory = tmp_path_factory.mktemp("programs")

@@ -40,6 +40,7 @@ class Case(NamedTuple):
     comm     of the process that is compared
     flags    that its EXEC record must have, of those that are about paths and arguments
     differs  fields that /proc gives otherwise
+    since    Linux version that can do it
     """
 
     name: str
@@ -47,6 +48,7 @@ class Case(NamedTuple):
     comm: str = "sleeper"
     flags: Flag = Flag(0)
     differs: tuple[str, ...] = ()
+    since: tuple[int, int] = (5, 10)
 
 
 CASES = (
@@ -121,6 +123,7 @@ CASES = (
         "exec unshare -Urm sh -c 'mount -t binfmt_misc b $WORK/on && "
         'echo ":tt:M::TTX1::$SLEEPER:" > $WORK/on/register && exec $WORK/program.ttx $MARK\'',
         "program.ttx",
+        since=(6, 7),
     ),
     Case("helper-of-kernel", "$WORK/kernel_helper; exec sleep 60", "agent"),
 )
@@ -243,6 +246,9 @@ _PATHS_AND_ARGUMENTS = Flag((Flag.CHROOT << 1) - 1) | Flag.PATH_RACED
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_records_are_what_proc_says(case: Case, live: Live, programs: Path, work: Path) -> None:
+    version = tuple(map(int, os.uname().release.split(".")[:2]))
+    if version < case.since:
+        pytest.skip(f"Linux {case.since[0]}.{case.since[1]} brought what this needs")
     mark = f"MARK{os.getpid()}-{case.name}"
     names = {
         "SLEEPER": str(programs / "sleeper"),

@@ -81,7 +81,7 @@ def _tests(junit: bytes) -> tuple[Test, ...]:
 def _command(architecture: str, kernel: Path, initial: Path, disks: list[tuple[Path, str]]) -> list[str]:
     machine = _MACHINES[architecture]
     if shutil.which(machine[0]) is None:
-        raise Unavailable(f"there is no {machine[0]} on this machine", "install qemu-system-x86 and qemu-system-arm")
+        raise Unavailable(f"there is no {machine[0]} on this machine", "install what docs/kernels.md names")
     # KVM is left alone even where it is there: within another virtual machine it may stop in the middle, and tells nobody.
     command = [*machine, "-accel", "tcg,thread=multi", "-m", MEMORY, "-smp", "2", "-nic", "none"]
     words = f"console={_CONSOLES[architecture]} quiet loglevel=3 panic=-1 rdinit=/init"

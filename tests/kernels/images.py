@@ -4,7 +4,6 @@ import gzip
 import lzma
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import tarfile
@@ -17,10 +16,9 @@ from schemas.errors import Unavailable
 from tests.kernels.packages import Files, archive, cache_dir, run
 
 PROJECT = Path(__file__).resolve().parents[2]
-ROOT_PACKAGES = (
-    "base-files base-passwd libc-bin coreutils dash grep sed util-linux bsdutils mount python3 python3-bpfcc bpftool busybox-static"
-).split()
-MODULES = "virtio_pci virtio_mmio virtio_blk ext4 crc32c_generic overlay binfmt_misc".split()
+ROOT_PACKAGES = ["base-files", "base-passwd", "libc-bin", "coreutils", "dash", "grep", "sed", "util-linux", "bsdutils", "mount"]
+ROOT_PACKAGES += ["python3", "python3-bpfcc", "bpftool", "busybox-static"]
+MODULES = ["virtio_pci", "virtio_mmio", "virtio_blk", "ext4", "crc32c_generic", "overlay", "binfmt_misc"]
 """Modules that are loaded before the root file system is there; what a kernel has built in, or lacks, is left out."""
 WITHOUT = ("man", "doc", "locale", "info")
 PACKAGES_OF_OURS = ("schemas", "producers", "streams", "store", "queries", "tasktrail")
@@ -135,23 +133,29 @@ def compile_programs(architecture: str, directory: Path) -> None:
 
 def _wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     name = Path(entry.name).name
-    return None if name in ("testing", "demo_data") or name.endswith((".so", ".dist-info")) else entry
+    return None if name in ("testing", "demo_data") or name.endswith(".so") else entry
+
+
+def _copy_site_package(name: str, target: Path) -> None:
+    where = next((Path(path) for path in sys.path if (Path(path) / name).exists()), None)
+    if where is None:
+        raise Unavailable(f"there is no {name} in this Python's environment", "run `make setup`")
+    for found in (where / name, *where.glob(f"{name}-*.dist-info")):
+        if found.is_dir():
+            shutil.copytree(found, target / found.name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(found, target / found.name)
 
 
 def job(architecture: str, target: Path) -> None:
     """Writes the project, its tests and what they need as a tar."""
     with tempfile.TemporaryDirectory() as directory:
         stage = Path(directory)
+        stage.chmod(0o755)  # tests run programs as other users
         for name in (*PACKAGES_OF_OURS, "tests/kernel", "tests/kernels/inside"):
             shutil.copytree(PROJECT / name, stage / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in SITE_PACKAGES:
-            found = next((Path(path) / name for path in sys.path if (Path(path) / name).exists()), None)
-            if found is None:
-                raise Unavailable(f"there is no {name} in this Python's environment", "run `make setup`")
-            if found.is_dir():
-                shutil.copytree(found, stage / "site" / name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(found, stage / "site" / name)
+            _copy_site_package(name, stage / "site")
         compile_programs(architecture, stage / "programs")
         subprocess.run([sys.executable, "-m", "compileall", "-q", str(stage)], check=True)
         with tarfile.open(target, "w") as tar:

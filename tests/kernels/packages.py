@@ -67,7 +67,7 @@ def run(*command: str | Path, seconds: float = 600, cwd: Path | None = None) -> 
     try:
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=seconds, cwd=cwd)
     except FileNotFoundError:
-        raise Unavailable(f"there is no {command[0]} on this machine", "run `make setup-kernels`") from None
+        raise Unavailable(f"there is no {command[0]} on this machine", "install what docs/kernels.md names") from None
     except subprocess.TimeoutExpired:
         raise Unavailable(f"{command[0]} did not end within {seconds:.0f} s") from None
     if done.returncode:

@@ -1,12 +1,49 @@
 """What came of the kernels, in words and as the page docs/kernels.md."""
 
+from collections import Counter
 from collections.abc import Sequence
 
-from tests.kernels.guest import Outcome
+from tests.kernels.guest import MEMORY, Outcome, Test
 
-_HEAD = """# Kernels
+COLUMNS = {
+    "test_boot": "first thing at boot",
+    "test_layout": "offsets",
+    "test_compare": "fields against /proc",
+    "test_endings": "endings",
+    "test_family": "creators",
+    "test_snapshot": "iterator",
+    "test_storm": "full ring",
+}
+"""Test module in the guest → what its column is called."""
 
-Written by `make test-kernels`.
+_HEAD = f"""# Other kernels
+
+`make test-kernels` boots Debian's cloud kernels under qemu, without KVM, with {MEMORY} of memory, and runs the recorder in each of them.
+`make test-kernels KERNELS="5.10 6.1"` boots only those. This page is what its last run wrote with `--table docs/kernels.md`.
+
+The packages come from where this machine's own apt gets its own; a release that is not served there is "not to be had". The guests'
+root file system is the machine's own release, made by mmdebstrap. Both are kept in `$TASKTRAIL_CACHE`, else in `tasktrail/kernels` in the
+user's cache directory. The job goes in and the results come out as tars on disks; the console is kept beside the packages.
+It needs qemu-system-x86, qemu-system-arm, mmdebstrap, e2fsprogs and zstd, and for arm64 gcc-aarch64-linux-gnu and libc6-dev-arm64-cross.
+
+A number is how many tests passed there, after a stroke how many there were if not all did.
+
+"""
+
+_FOOT = """
+What the columns say:
+
+* **first thing at boot**: the recorder is loaded by the first process before all else, then the boot goes on with services, daemons and
+  short-lived helpers. Every process since is recorded (no pid between the first and the last is missing), those before are seen.
+* **offsets**: every member offset in the generated text and the loaded programs is that of this kernel's BTF; the programs at tracepoints
+  read directly.
+* **fields against /proc**: all fields of exec records and snapshots for every kind of process, against /proc.
+* **endings**, **creators**: exit statuses against wait(2), creators against what the programs themselves say.
+* **iterator**: the snapshot has every process that /proc has; what was lost is found again with its creator.
+* **full ring**: what a full ring refused is counted exactly.
+
+`tests/unit/test_btf_of_kernels.py` needs no guest: it holds every offset for each of these kernels against what gcc finds in the C that
+bpftool writes of the kernel's types. `python -m tests.kernels.types` writes those files anew.
 """
 
 
@@ -18,6 +55,29 @@ def sentence(outcome: Outcome) -> str:
     return f"{outcome.kernel.name}: {outcome.package}: {counts} in {outcome.seconds:.0f} s"
 
 
+def _column(test: Test) -> str:
+    module = test.name.split("::")[0].rsplit(".", 1)[-1]
+    return COLUMNS.get(module, "others")
+
+
+def _row(outcome: Outcome) -> str:
+    name = f"{outcome.kernel.name} | {outcome.package or '-'}"
+    if not outcome.tests:
+        return f"| {name} | {outcome.problem.replace('|', '/')} |" + " |" * len(COLUMNS)
+    all_of = Counter(map(_column, outcome.tests))
+    passed = Counter(_column(test) for test in outcome.tests if not test.failure and not test.skipped)
+    cells = [str(passed[name]) if passed[name] == all_of[name] else f"{passed[name]}/{all_of[name]}" for name in COLUMNS.values()]
+    result = "passed" if outcome.good else f"{len(outcome.failed)} failed"
+    return f"| {name} | {result} | " + " | ".join(cells) + f" | {outcome.seconds:.0f} |"
+
+
 def page(outcomes: Sequence[Outcome]) -> str:
-    """The page."""
-    return _HEAD + "".join(f"* {sentence(outcome)}\n" for outcome in outcomes)
+    """The page: a row for each kernel, then everything that failed or was left out."""
+    lines = ["| kernel | package | result | " + " | ".join(COLUMNS.values()) + " | seconds |", "|---" * (len(COLUMNS) + 4) + "|"]
+    lines += [_row(outcome) for outcome in outcomes]
+    for title, chosen in (("Failed", "failed"), ("Left out", "skipped")):
+        found = [(outcome.kernel.name, test) for outcome in outcomes for test in getattr(outcome, chosen)]
+        if found:
+            lines += ["", f"{title}:", ""]
+            lines += [f"* {name}: {test.name.split('::')[1]}: {(test.failure or test.skipped).splitlines()[0]}" for name, test in found]
+    return _HEAD + "\n".join(lines) + "\n" + _FOOT

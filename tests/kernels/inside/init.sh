@@ -13,7 +13,7 @@ mkdir -p /run/results /run/boot
 cd /job || exit
 
 # What is there before the recorder.
-/job/programs/sleeper & echo $! >/run/boot/before
+sleep 3600 & echo $! >/run/boot/before
 setsid sh -c 'echo $$ >>/run/boot/before; exec sleep 3600' &
 sleep 0.1
 

@@ -1,4 +1,4 @@
-"""A recorder that was loaded first thing at boot, before anything else of user space: it has every process since, and has seen those before."""
+"""A recorder that was loaded first thing at boot: it has every process since, and has seen those before."""
 
 from collections.abc import Iterator
 from pathlib import Path
