@@ -33,6 +33,8 @@ COMMANDS = {
     "doctor": Place("tasktrail.doctor", "doctor", "What is missing on this host, and how to mend it."),
     "config": Place("tasktrail.config", "config", "The settings in force, and whence."),
     "decode": Place("tasktrail.decode", "decode", "A recording as JSON lines."),
+    "topics": Place("tasktrail.topics", "topics", "The fleet's topics in Kafka: make them, show them."),
+    "produce": Place("tasktrail.produce", "produce", "Ship this host's record to the fleet's Kafka."),
     "stream": Place("tasktrail.stream", "stream", "A worker of the fleet: out of Kafka, into the store."),
     "demo": Place("tasktrail.demo", "demo", "All of it on a bundled recording; needs no root."),
 }
@@ -123,4 +125,5 @@ def run_command(arguments: list[str] | None = None) -> int:
 
 
 PACKAGES = {"rich": "read", "clickhouse_driver": "read", "lz4": "read", "clickhouse_cityhash": "read", "chdb": "store"}
+PACKAGES |= {"confluent_kafka": "produce", "prometheus_client": "produce", "faust": "stream"}
 """Packages that a host may do without, and the extra that brings each."""

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,17 +10,17 @@ import click
 from producers import host, snapshot
 from producers.masking import Masking
 from producers.recorder import Recorder
-from schemas.errors import BadInput, TasktrailError, Unavailable
+from schemas.errors import Unavailable
 from store import address, layout, migrate
 from store.connection import Connection
 from store.server import Ports, Server
 from store.server_config import Limits
 from streams.embedded import Embedded, Host
 from streams.sinks.clickhouse import Sink
+from tasktrail.loading import load, load_again
 from tasktrail.runner import Runner
 from tasktrail.settings import Settings, read_settings
 
-LOAD_TIMEOUT_S = 120
 DAY_NS = 86_400_000_000_000
 
 
@@ -62,7 +60,7 @@ def run(store: str | None, pin_dir: str | None, no_load: bool) -> None:
 def _start(settings: Settings, no_load: bool) -> None:
     """Load the recorder, take its ring, open the store, and stream."""
     if not no_load:
-        load(settings)
+        load(settings, say)
     spool = Path(settings.run_dir) / snapshot.SPOOL.name
     masking = Masking(settings.argv_mask)
     with Recorder(Path(settings.pin_dir), spool, Path(settings.state_dir), masking) as recorder, recorder.lock():
@@ -76,31 +74,6 @@ def _start(settings: Settings, no_load: bool) -> None:
             with Server(Path(settings.store), Ports(settings.tcp_port, settings.http_port), limits) as server:
                 migrate.apply(server.address("writer"), settings.retention_days)
                 _stream(settings, recorder, server, None, layout.make(Path(settings.store)), no_load)
-
-
-def load(settings: Settings) -> None:
-    """Load the recorder in a process of its own, since the compiler takes a hundred megabytes that are free again when it ends."""
-    command = [sys.executable, "-m", "tasktrail", "record", "load", "--pin-dir", settings.pin_dir, "--run-dir", settings.run_dir]
-    command += ["--ring-size", str(settings.ring_bytes), "--argv-bytes", str(settings.argv_bytes), "--state-dir", settings.state_dir]
-    try:
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=LOAD_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise Unavailable(f"loading the recorder took more than {LOAD_TIMEOUT_S} s", "see `tasktrail doctor`") from None
-    if done.returncode:
-        message = done.stderr.strip().removeprefix("tasktrail: ")
-        if done.returncode == BadInput.exit_code:
-            raise BadInput(message)
-        raise Unavailable(message or "loading the recorder failed", "" if message else "see `tasktrail doctor`")
-    for line in done.stderr.strip().splitlines():
-        say(line.removeprefix("tasktrail: "))
-
-
-def _load_again(settings: Settings) -> None:
-    """After somebody detached the programs: put them back. What fails is told; the next watch tries again."""
-    try:
-        load(settings)
-    except TasktrailError as failure:
-        say(str(failure))
 
 
 def _stream(
@@ -125,7 +98,7 @@ def _stream(
     stream = Embedded(recorder, sink, state_path, Host(here.host_id, here.boot_id, here.hostname, host.now), kept_ns)
     if stream.progress.put_back:
         say("the store was put back to an earlier state: what lives is written again, what ended meanwhile is told in table losses")
-    runner = Runner(stream, recorder, server, say, None if no_load else lambda: _load_again(settings), place.status)
+    runner = Runner(stream, recorder, server, say, None if no_load else lambda: load_again(settings, say), place.status)
     reader = f"; ask with `tasktrail ps --store {settings.store}`" if server is not None else ""
     say(f"recording {os.fsdecode(here.hostname)} into {settings.store}{reader}")
     runner.run()

@@ -17,6 +17,7 @@ from schemas.errors import BadInput
 
 FILE = "/etc/tasktrail/tasktrail.toml"
 PREFIX = "TASKTRAIL_"
+_WORDS = {"spool_sync": ("always", "never")}
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -35,7 +36,17 @@ class Settings:
     tcp_port        the same for the native protocol
     pin_dir         directory below a bpffs for the recorder's programs and maps; no dots in it
     run_dir         directory for locks and waiting snapshots of what runs
-    state_dir       directory that keeps this host's id, and the join's state when the store is another server
+    state_dir       directory that keeps this host's id, the spool, and the join's state when the store is another server
+    kafka           some brokers of the fleet's Kafka, host:port,host:port
+    kafka_ca        file with the certificates that vouch for the brokers, or "system"; given, the connection is encrypted
+    kafka_cert      file with our own certificate for Kafka, and
+    kafka_key       file with its key
+    kafka_user      name for SASL, and
+    kafka_password_file  file with the password
+    kafka_mechanism SASL mechanism: SCRAM-SHA-512 if none is given, SCRAM-SHA-256, or PLAIN, which wants kafka_ca
+    spool_bytes     disk that `produce` may take while Kafka is away; beyond, the oldest is thrown away and told as a loss
+    spool_sync      "always": what is in the spool outlives a power cut; "never": only a kill
+    metrics         address for Prometheus, 127.0.0.1:9477 or [::]:9477; none if empty
     """
 
     store: str = "/var/lib/tasktrail"
@@ -49,6 +60,16 @@ class Settings:
     pin_dir: str = "/sys/fs/bpf/tasktrail"
     run_dir: str = "/run/tasktrail"
     state_dir: str = "/var/lib/tasktrail"
+    kafka: str = ""
+    kafka_ca: str = ""
+    kafka_cert: str = ""
+    kafka_key: str = ""
+    kafka_user: str = ""
+    kafka_password_file: str = ""
+    kafka_mechanism: str = ""
+    spool_bytes: int = 1 << 30
+    spool_sync: str = "always"
+    metrics: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +90,7 @@ _RANGES = {
     "memory_bytes": (256 << 20, 1 << 50),
     "http_port": (0, 65_535),
     "tcp_port": (0, 65_535),
+    "spool_bytes": (8 << 20, 1 << 50),
 }
 
 
@@ -90,6 +112,8 @@ def _value(name: str, given: object, origin: str) -> str | int | tuple[str, ...]
     if wants is str:
         if not isinstance(given, str) or not given or "\0" in given:
             raise BadInput(f"setting {name} from {origin} is {given!r}", "give a text that is not empty")
+        if given not in _WORDS.get(name, (given,)):
+            raise BadInput(f"setting {name} from {origin} is {given!r}", "give " + " or ".join(_WORDS[name]))
         return given
     if isinstance(given, str):
         try:
