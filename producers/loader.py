@@ -159,6 +159,7 @@ def _remove(pin_dir: Path, names: set[str]) -> None:
 
 def _create_maps(settings: source.Settings) -> dict[str, int]:
     """Descriptors of the maps of a new ring, by pin name."""
+    lifted = syscall.lift_memory_limit()
     try:
         ring = syscall.create_map(syscall.RINGBUF, 0, 0, settings.ring_bytes, name="tasktrail_ring")
     except OSError as failure:
@@ -166,6 +167,8 @@ def _create_maps(settings: source.Settings) -> dict[str, int]:
             raise Unavailable("this kernel has no BPF ring buffer", "use Linux 5.10 or later") from None
         if failure.errno == errno.ENOMEM:
             raise Unavailable(f"the kernel has no room for a ring of {settings.ring_bytes} bytes", "choose a smaller --ring-size") from None
+        if failure.errno == errno.EPERM and not lifted:
+            raise Unavailable("this kernel counts the ring as locked memory", "give CAP_SYS_RESOURCE or a larger `ulimit -l`") from None
         raise
     return {
         pins.META: syscall.create_map(syscall.ARRAY, 4, 8, pins.META_ENTRIES, name="tasktrail_meta"),
@@ -187,6 +190,7 @@ class _Programs(NamedTuple):
 
 def _load_programs(program: source.Program, maps: dict[str, int]) -> _Programs:
     """Compiles and loads, with per-CPU work space that belongs to these programs alone."""
+    syscall.lift_memory_limit()
     epoch = secrets.randbits(32)
     work = {
         "EXEC_WORK_FD": syscall.create_map(syscall.PERCPU_ARRAY, 4, source.EXEC_WORK_BYTES, 1, name="tasktrail_exec"),

@@ -6,6 +6,7 @@ Every function raises OSError with the kernel's errno when the kernel refuses.
 import ctypes
 import os
 import platform
+import resource
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +35,20 @@ def _bpf(command: int, attr: bytes) -> tuple[int, ctypes.Array[ctypes.c_char]]:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result, buffer
+
+
+def lift_memory_limit() -> bool:
+    """Lets this process have as many maps and programs as it wants; False if it may have only its hard limit's worth.
+
+    Before 5.11 their memory counts as locked memory of whoever makes them, 64 KiB to begin with. Later kernels do not ask.
+    """
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except ValueError:
+        _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
+        return False
+    return True
 
 
 def create_map(kind: int, key_bytes: int, value_bytes: int, entries: int, flags: int = 0, name: str = "") -> int:
