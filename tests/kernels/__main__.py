@@ -11,7 +11,7 @@ def main() -> int:
     """Exit code 1 if a kernel that was to be had did not pass, or none was."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernels", description=__doc__)
     parser.add_argument("kernels", nargs="*", metavar="KERNEL", help="of: " + " ".join(kernel.name for kernel in packages.KERNELS))
-    parser.add_argument("--table", type=Path, help="file to write the table of results to")
+    parser.add_argument("--table", type=Path, help="file to write the last result of every kernel to")
     parser.add_argument("--seconds", type=float, default=900, help="the longest that one kernel may take")
     chosen = parser.parse_args()
     known = {kernel.name: kernel for kernel in packages.KERNELS}
@@ -21,6 +21,7 @@ def main() -> int:
     for name in chosen.kernels or known:
         console = packages.cache_dir() / f"console-{name}.txt"
         outcome = guest.boot(known[name], console, chosen.seconds)
+        guest.keep(outcome)
         outcomes.append(outcome)
         print(page.sentence(outcome), flush=True)
         for test in outcome.failed:
@@ -28,7 +29,7 @@ def main() -> int:
         if not outcome.good:
             print(f"  the guest's console: {console}", flush=True)
     if chosen.table:
-        chosen.table.write_text(page.page(outcomes))
+        chosen.table.write_text(page.page([last for kernel in packages.KERNELS if (last := guest.kept(kernel))]))
     passed = sum(outcome.passed for outcome in outcomes)
     failed = sum(len(outcome.failed) + bool(outcome.problem) for outcome in outcomes)
     skipped = sum(len(outcome.skipped) for outcome in outcomes)

@@ -1,5 +1,6 @@
 """One boot: qemu with the kernel, three disks (root, job, results) and the console on a pipe."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -67,6 +68,24 @@ class Outcome(NamedTuple):
     def good(self) -> bool:
         """True if it ran and nothing failed."""
         return bool(self.passed) and not self.failed and not self.problem
+
+
+def keep(outcome: Outcome) -> None:
+    """Writes the outcome beside the packages, where the next run finds it."""
+    _kept(outcome.kernel).write_text(json.dumps({**outcome._asdict(), "kernel": outcome.kernel.name}))
+
+
+def kept(kernel: packages.Kernel) -> Outcome | None:
+    """The outcome of the kernel's last boot, None if it was never booted here."""
+    try:
+        values = json.loads(_kept(kernel).read_text())
+    except FileNotFoundError:
+        return None
+    return Outcome(**{**values, "kernel": kernel, "tests": tuple(Test(*one) for one in values["tests"])})
+
+
+def _kept(kernel: packages.Kernel) -> Path:
+    return packages.cache_dir() / f"outcome-{kernel.name}.json"
 
 
 def _tests(junit: bytes) -> tuple[Test, ...]:

@@ -19,7 +19,8 @@ COLUMNS = {
 _HEAD = f"""# Other kernels
 
 `make test-kernels` boots Debian's cloud kernels under qemu, without KVM, with {MEMORY} of memory, and runs the recorder in each of them.
-`make test-kernels KERNELS="5.10 6.1"` boots only those. This page is what its last run wrote with `--table docs/kernels.md`.
+`make test-kernels KERNELS="5.10 6.1"` boots only those. `--table docs/kernels.md` writes
+this page, with what came of each kernel when it was booted last.
 
 The packages come from where this machine's own apt gets its own; a release that is not served there is "not to be had". The guests'
 root file system is the machine's own release, made by mmdebstrap. Both are kept in `$TASKTRAIL_CACHE`, else in `tasktrail/kernels` in the
