@@ -5,7 +5,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from kernel_tools import load_live, output, unload_live
+from kernel_tools import load_live, output, unload_live, wait_until
 
 from producers import host as host_facts
 from schemas.identity import NIL, task_id
@@ -33,6 +33,8 @@ def test_daemons_that_began_in_an_overflow_have_their_true_creators(tmp_path: Pa
         assert script.stdout is not None
         daemons = [(int(daemon), int(creator)) for daemon, creator in (script.stdout.readline().split() for _ in range(DAEMONS))]
         assert script.wait() == 0
+        comms = [Path(f"/proc/{daemon}/comm") for daemon, _ in daemons]
+        wait_until(lambda: all(comm.read_text() == "sleep\n" for comm in comms), "every daemon's exec")
         counters = live.recorder.counters()
         assert counters.lost_fork > 1_000, "the ring was full, so nobody heard of them"
         host.snapshot()

@@ -17,7 +17,7 @@ def check(host: Joined, tgid: int, status: int, creator: str) -> None:
     host.read()
     row = host.newest(tgid)
     known = {one.task_id: one for one in host.images}
-    assert (row.end_kind, row.chain_lost) == (EndKind.EXIT, 0)
+    assert (row.end_kind, row.chain_lost) == (EndKind.EXIT, 0), host.losses
     assert (row.exit_code, row.exit_signal) == ((status >> 8, 0) if not status & 0x7F else (0, status & 0x7F))
     assert known[row.creator_id].comm == creator.encode()
 

@@ -88,15 +88,18 @@ def on_terminal(place: Place, *arguments: str) -> str:
 
 
 def test_the_store_has_every_byte(forged: Forged) -> None:
+    ((above,),) = forged.place.query(
+        "SELECT chain_comm FROM current_images WHERE tgid = {tgid:UInt32} AND end_kind = 'living'", tgid=forged.shell
+    )
     for tgid, name in forged.ran.items():
-        ((comm, exe, argv, length, exec_id),) = forged.place.query(
-            "SELECT comm, exe, argv, length(chain_tgid), exec_id FROM current_images WHERE tgid = {tgid:UInt32} AND length(argv) = 3",
+        ((comm, exe, argv, chain),) = forged.place.query(
+            "SELECT comm, exe, argv, chain_comm FROM current_images WHERE tgid = {tgid:UInt32} AND length(argv) = 3",
             tgid=tgid,
         )
         assert comm == name[:15]
         assert exe == os.fsencode(forged.place.directory) + b"/" + name
         assert list(argv) == [name, b"", name * 3]
-        assert length == exec_id, "no element more or less than there were execs"
+        assert list(chain) == [*above, name[:15]], "one element more than its creator's chain, and no other"
 
 
 def test_json_has_every_byte(forged: Forged) -> None:
