@@ -153,7 +153,8 @@ def _transposed(table: Table, rows: Sequence[ImageRow | LossRow]) -> tuple[tuple
         if column.type.startswith("Enum8"):
             columns.append([int(value) for value in values])
         elif column.type.startswith("Array(Enum8"):
-            columns.append([tuple(map(int, value)) for value in values])
+            plain: dict[tuple[int, ...], tuple[int, ...]] = {}  # there are few different ones
+            columns.append([plain.get(value) or plain.setdefault(value, tuple(map(int, value))) for value in values])
         else:
             columns.append(list(values))
     return tuple(column.name for column in table.columns), columns
