@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,7 +112,7 @@ def _command(architecture: str, kernel: Path, initial: Path, disks: list[tuple[P
     return command
 
 
-def boot(kernel: packages.Kernel, console: Path, seconds: float = 900) -> Outcome:
+def boot(kernel: packages.Kernel, console: Path, seconds: float = 900, tests: Sequence[str] = ()) -> Outcome:
     """Boots the kernel with the job, waits for its end and reads the results; what the guest says is written to ``console``.
 
     Whatever keeps it from running is the outcome's problem.
@@ -121,18 +122,18 @@ def boot(kernel: packages.Kernel, console: Path, seconds: float = 900) -> Outcom
     except Unavailable as failure:
         return Outcome(kernel, problem=f"not to be had: {failure.problem}")
     try:
-        return _boot(kernel, files, console, seconds)
+        return _boot(kernel, files, console, seconds, tests)
     except Unavailable as failure:
         return Outcome(kernel, files.package, problem=failure.problem)
 
 
-def _boot(kernel: packages.Kernel, files: packages.Files, console: Path, seconds: float) -> Outcome:
+def _boot(kernel: packages.Kernel, files: packages.Files, console: Path, seconds: float, tests: Sequence[str]) -> Outcome:
     root = images.root_image(kernel.architecture)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         initial, job, results = directory / "initial", directory / "job.tar", directory / "results"
         images.initial_file_system(files, images.busybox_of(root), initial)
-        images.job(kernel.architecture, job)
+        images.job(kernel.architecture, job, tests)
         results.write_bytes(b"")
         os.truncate(results, RESULT_BYTES)
         disks = [(root, ",snapshot=on"), (job, ",readonly=on"), (results, "")]
