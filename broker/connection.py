@@ -41,9 +41,14 @@ _OURS = {
 """What the cluster refuses for good until a person does something, and what to do."""
 
 
+_UNREACHABLE = (kafka.KafkaError._TRANSPORT, kafka.KafkaError._ALL_BROKERS_DOWN, kafka.KafkaError._RESOLVE, kafka.KafkaError._TIMED_OUT)
+
+
 def told(what: str, error: kafka.KafkaError) -> TasktrailError:
     """The client's error as one of ours: BadInput where trying again is of no use, else Unavailable."""
     words = error.str().strip().rstrip(".")
+    if error.code() in _UNREACHABLE:
+        return Unavailable(f"{what} cannot be reached ({words.partition(' (after ')[0]})")
     cure = _OURS.get(error.code())
     if cure is not None:
         return BadInput(f"{what}: {words}", cure)

@@ -26,6 +26,8 @@ SPOOL_AFTER_S = 5.0
 """What the ring has held for this long goes into the spool: a ring does not outlive a boot."""
 SPOOL_FILL = 4
 """A ring of which this part is full goes into the spool."""
+SILENT_S = 10.0
+"""When nothing has arrived for this long though something is on its way, the brokers count as silent."""
 RETRY_S = (0.5, 10.0)
 """Shortest and longest pause after a failure."""
 TOPIC_ANSWER_S = 0.5
@@ -144,12 +146,13 @@ class Shipper:
     _pause_s: float = 0.0
     _paused_until: float = 0.0
     _held_since: float = field(init=False)
+    _delivered_at: float = field(init=False)
     _tick: bool = False
 
     def __post_init__(self) -> None:
         self._sender = self.sender()
         self._taken = self.recorder.ring.consumer()
-        self._held_since = self.caught_up_at = self.here.monotonic()
+        self._held_since = self._delivered_at = self.caught_up_at = self.here.monotonic()
 
     # -- one turn --
 
@@ -180,6 +183,7 @@ class Shipper:
         while flights and flights[0].done:
             flight = flights.popleft()
             self.counts.delivered += 1
+            self._delivered_at = self.here.monotonic()
             self.counts.delivered_bytes += flight.size
             self._pause_s, self.trouble = 0.0, ""
             if flight.number is not None:
@@ -373,5 +377,6 @@ class Shipper:
 
     @property
     def state(self) -> str:
-        """What the sender says of the brokers, or our own trouble."""
-        return self.trouble or self._sender.trouble
+        """What stands in the way of shipping: our own trouble, or what the sender says, or that nothing is heard from the brokers."""
+        silent = self.spool.records > 0 and self.here.monotonic() - self._delivered_at > SILENT_S
+        return self.trouble or self._sender.trouble or ("Kafka does not answer" if silent else "")

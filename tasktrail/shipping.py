@@ -47,7 +47,8 @@ class Shipping:
         self._stopping = False
         self._trouble = self._disk_trouble = ""
         self._stepped_at = self._watched_at = self._retry_at = 0.0
-        self._dropped = 0
+        self._dropped = self._delivered = 0
+        self._busy = False
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
@@ -62,21 +63,23 @@ class Shipping:
                 self._watched_at = now
                 self._watch()
             self._look(now)
-            select.select([self._wake], [], [], BUSY_S if self._backlog() else LOOK_S)
+            self._busy = self._backlog()
+            select.select([self._wake], [], [], BUSY_S if self._busy else LOOK_S)
         self._last()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
 
     def _backlog(self) -> bool:
-        """Whether there is something in the spool that can be sent now."""
-        return not self._shipper.state and self._shipper.spool.peek() is not None
+        """Whether the spool is being sent, and its batches arrive."""
+        delivered, self._delivered = self._delivered, self._shipper.counts.delivered
+        return self._delivered > delivered and self._shipper.spool.peek() is not None
 
     def _look(self, now: float) -> None:
-        ring = self._recorder.ring
+        ring, backlog = self._recorder.ring, self._busy
         filled = (ring.producer() - ring.consumer()) * FULL_ENOUGH >= ring.size_bytes
         try:
-            if now >= self._retry_at and (filled or now >= self._stepped_at + STEP_S or self._backlog()):
+            if now >= self._retry_at and (filled or now >= self._stepped_at + STEP_S or backlog):
                 self._stepped_at = now
                 self._shipper.step()
                 self._disk_trouble = ""
@@ -89,11 +92,9 @@ class Shipping:
 
     def _tell(self, trouble: str) -> None:
         """Tell a trouble once, and its end."""
-        if trouble == self._trouble:
-            return
-        if trouble:
+        if trouble and trouble.partition(" (")[0] != self._trouble.partition(" (")[0]:
             self._say(f"{trouble}; recording goes on, ring and spool hold what comes")
-        else:
+        if self._trouble and not trouble:
             self._say("all is well again; what was kept is being sent")
         self._trouble = trouble
 
