@@ -6,6 +6,10 @@ import shutil
 import tempfile
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("ours", deadline=None)  # a busy machine is no fault
+settings.load_profile("ours")
 
 ROOT_VARIABLE = "PYTEST_DEBUG_TEMPROOT"
 _made = pytest.StashKey[str]()
