@@ -212,7 +212,12 @@ IMAGES: tuple[Column, ...] = (
         "time of the record",
     ),
     Column("begin_boottime", "UInt64", "the same in nanoseconds of CLOCK_BOOTTIME", "bpf_ktime_get_boot_ns"),
-    Column("duration", "UInt64", "nanoseconds that the image lived; 0 while end_kind is living", "times of its first and last record"),
+    Column(
+        "duration",
+        "UInt64",
+        "nanoseconds that the image lived; 0 while end_kind is living; the longest it can have been if it ended by an exec that was lost or is superseded or gone (then lost_from to lost_to hide its end)",
+        "times of its first and last record",
+    ),
     Column("end_kind", _enum(EndKind), "how it ended; the alias column ended gives the moment", "the record it ended with"),
     Column(
         "exit_code",

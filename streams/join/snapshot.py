@@ -235,6 +235,7 @@ def _hang(state: HostState, process: Process, image: Image, record: Seen, positi
 def _unseen_exec(state: HostState, process: Process, previous: Image, record: Seen, position: int, rows: list[Row]) -> Image:
     """The process runs a later image than the one known; its exec was lost, or its record comes after the snapshot."""
     lost, before = why_missing(state, previous.sure_ns, state.now_ns)
+    previous.end_lost = lost
     end_image(state, previous, EndKind.EXEC, state.now_ns, rows)
     base = gap(state, previous.head, record.exec_id - 1, process.tgid, lost, before)
     image = new_image(state, process, record.exec_id, ImageKind.SEEN, True, base, state.now_ns, position)

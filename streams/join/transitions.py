@@ -154,6 +154,7 @@ def lost_exec(state: HostState, process: Process, exec_id: int, at_ns: int, posi
     previous = process.image
     assert previous is not None
     lost, before = why_missing(state, previous.sure_ns, state.now_ns)
+    previous.end_lost = lost
     end_image(state, previous, END_EXEC, at_ns, rows)
     base = gap(state, previous.head, exec_id - 1, process.tgid, lost, before)
     image = new_image(state, process, exec_id, UNKNOWN, True, base, at_ns, position)
@@ -299,9 +300,9 @@ def _next_image(state: HostState, process: Process, previous: Image, record: Exe
     if record.exec_id > previous.exec_id + 1:
         lost, before = why_missing(state, previous.sure_ns, state.now_ns)
         base = gap(state, base, record.exec_id - 1, process.tgid, lost, before)
-        lost = NEVER
     if previous.kind == FORK and not previous.version and not previous.had_child:
         return _folded(state, previous, record, base, before, position)
+    previous.end_lost = lost  # it may have ended any time before: its duration is the longest possible
     end_image(state, previous, END_EXEC, record.time_ns, rows)
     image = new_image(state, process, record.exec_id, EXEC, True, base, record.time_ns, position)
     image.before = before
