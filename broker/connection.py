@@ -30,7 +30,6 @@ _OURS = {
     kafka.KafkaError.MSG_SIZE_TOO_LARGE: "make the batches smaller, or the topic's max.message.bytes larger",
     kafka.KafkaError.UNKNOWN_TOPIC_OR_PART: "make it by `tasktrail topics create`",
     kafka.KafkaError._UNKNOWN_TOPIC: "make it by `tasktrail topics create`",
-    kafka.KafkaError._UNKNOWN_PARTITION: "see `tasktrail topics show`",
     kafka.KafkaError.TOPIC_AUTHORIZATION_FAILED: "give this user the rights; see deploy/",
     kafka.KafkaError.GROUP_AUTHORIZATION_FAILED: "give this user the rights; see deploy/",
     kafka.KafkaError.CLUSTER_AUTHORIZATION_FAILED: "give this user the rights; see deploy/",

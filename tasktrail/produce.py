@@ -10,6 +10,7 @@ import click
 
 from broker.connection import Sender
 from producers import host, snapshot
+from producers.allocator import hold_little
 from producers.masking import Masking
 from producers.recorder import Recorder
 from producers.remains import ends
@@ -60,6 +61,7 @@ def produce(kafka: str | None, config_file: str | None, pin_dir: str | None, no_
         os.environ["TASKTRAIL_CONFIG"] = config_file  # for the loader, which is a process of its own
     if os.geteuid() != 0:
         raise Unavailable("produce needs root to read the kernel's ring", "run it with sudo")
+    hold_little()
     # Until the loop takes the signals, being asked to stop ends whatever is being started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -12,6 +12,7 @@ from broker.connection import LogReader
 from producers.recorder import Recorder
 from schemas import topics
 from schemas.batch import Batch, BatchKind, decode_batch
+from schemas.errors import Unavailable
 from schemas.rows import EndKind, ImageRow, LossCause, LossRow, Row
 from streams.join import HostState, apply
 from tests.e2e.running import TASKTRAIL, Place, wait_until
@@ -108,7 +109,10 @@ class Producing:
         end = self.ring_end()
 
         def all_there() -> list[Batch]:
-            batches = self.arrived()
+            try:
+                batches = self.arrived()
+            except Unavailable:
+                return []  # a broker that has just begun does not know its partitions yet
             return batches if any(batch.kind == BatchKind.EVENTS and batch.end >= end for batch in batches) else []
 
         return wait_until(all_there, f"the ring's end {end} in the log; produce said {self.said()}", seconds)

@@ -1,37 +1,14 @@
 """The shipper and the brokers are killed while a storm goes on: each process is in the log, the ring's positions have no hole."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from deploy.local.kafka import Kafka
-from tests.e2e.conftest import kernel_allows_recording, place, programs
-from tests.e2e.running import Place, tmpfs, wait_until
+from tests.e2e.running import tmpfs, wait_until
 from tests.e2e.test_storm import Storms
 from tests.fleet.producing import Producing, check_exactly_once, hole_bytes, joined, losses
 
-__all__ = ["kernel_allows_recording", "place", "programs"]
-
 CHILDREN = 20_000
-
-
-@pytest.fixture
-def kafka(tmp_path: Path) -> Iterator[Kafka]:
-    """A broker that the test may kill."""
-    with Kafka(tmp_path / "kafka") as kafka:
-        yield kafka
-
-
-@pytest.fixture
-def producing(place: Place, kafka: Kafka) -> Iterator[Producing]:
-    """`produce` with a small ring, so that it is a quarter full soon."""
-    place.env["TASKTRAIL_RING_BYTES"] = "8MiB"
-    producing = Producing(place, kafka.address)
-    producing.make_topics()
-    yield producing
-    producing.end()
 
 
 def await_part(storms: Storms, count: int) -> None:
@@ -52,6 +29,7 @@ def check_all_there(producing: Producing, programs: Path, storms: Storms) -> Non
 
 def test_the_shipper_is_killed_five_times_also_while_it_spools(producing: Producing, kafka: Kafka, programs: Path) -> None:
     chance = random.Random(5)
+    producing.make_topics()
     producing.start()
     with Storms(programs) as storms:
         for turn in range(5):
@@ -75,6 +53,7 @@ def test_the_shipper_is_killed_five_times_also_while_it_spools(producing: Produc
 
 
 def test_the_broker_is_killed_stopped_and_hangs(producing: Producing, kafka: Kafka, programs: Path) -> None:
+    producing.make_topics()
     producing.start()
     with Storms(programs) as storms:
         await_part(storms, 1_000)
@@ -99,6 +78,7 @@ def test_the_broker_is_killed_stopped_and_hangs(producing: Producing, kafka: Kaf
 def test_the_disk_of_the_spool_is_full_while_the_broker_is_away(producing: Producing, kafka: Kafka, programs: Path) -> None:
     producing.place.state_dir.mkdir()
     with tmpfs(producing.spool, "512k"):
+        producing.make_topics()
         producing.start()
         kafka.kill()
         with Storms(programs) as storms:

@@ -1,0 +1,132 @@
+"""`produce` at its limits: a full spool, no topic, no broker when it is asked to stop; and what it takes of the host and the wire."""
+
+import os
+import re
+import subprocess
+import urllib.request
+from pathlib import Path
+
+from deploy.local.kafka import Kafka
+from schemas.rows import LossCause
+from tests.e2e.running import wait_until
+from tests.fleet.producing import Producing, hole_bytes, images, joined, losses
+
+LONG = "x" * 3_900
+OWN_KIB_MAX = 40 * 1024
+WIRE_BYTES_MAX = 60
+
+
+def run_many(count: int, *arguments: str) -> None:
+    """That many processes of /bin/true, one after another."""
+    for _ in range(count):
+        os.waitpid(os.posix_spawn("/bin/true", ["/bin/true", *arguments], {}), 0)
+
+
+def metrics(producing: Producing) -> dict[str, float]:
+    """The numbers that it gives Prometheus."""
+    port = re.search(r"metrics on port (\d+)", producing.said())
+    assert port
+    with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return {line.split()[0]: float(line.split()[1]) for line in lines if line.startswith("tasktrail_")}
+
+
+def test_what_a_full_spool_throws_away_is_told_with_its_interval(producing: Producing, kafka: Kafka) -> None:
+    producing.place.env |= {"TASKTRAIL_SPOOL_BYTES": "8MiB", "TASKTRAIL_METRICS": "127.0.0.1:0"}
+    producing.make_topics()
+    producing.start()
+    producing.wait_arrived()
+    kafka.kill()
+    run_many(5_000, LONG)  # some 22 MB
+    wait_until(lambda: metrics(producing)["tasktrail_spool_dropped_total"] > 0, "a full spool", 60)
+    wait_until(lambda: metrics(producing)["tasktrail_snapshots_total"] >= 2, "a snapshot after the loss", 60)
+    told = metrics(producing)
+    assert told["tasktrail_spool_bytes"] <= 8 << 20 and told["tasktrail_spool_dropped_bytes_total"] > 4 << 20
+    kafka.start()
+    batches = producing.wait_arrived()
+    store = joined(batches)
+    lost = losses(store)
+    assert {row.cause for row in lost} == {LossCause.LOG_HOLE}
+    assert sum(row.amount for row in lost) == hole_bytes(batches) > 4 << 20
+    assert "the spool is full" in producing.said()
+    # All that is missing lies within the intervals: the processes that are known began before or after them, or in them and lived on.
+    known = [row for row in store.images.values() if row.exe.endswith(b"/true") and row.argv[1:] == (LONG.encode(),)]
+    assert 500 < len(known) < 4_500
+    begin, end = min(row.begin_boottime for row in lost), max(row.end_boottime for row in lost)
+    assert not [row for row in known if begin + 200_000 < row.start_boottime and row.begin_boottime + row.duration < end - 200_000]
+    producing.stop()
+
+
+def test_without_a_topic_nothing_is_made_and_nothing_is_lost(producing: Producing) -> None:
+    producing.start()
+    producing.wait_said("no topic tasktrail.events")
+    run_many(100, "while there is no topic")
+    producing.make_topics()
+    producing.wait_said("all is well again")
+    batches = producing.wait_arrived()
+    assert hole_bytes(batches) == 0
+    kept = [row for row in joined(batches).images.values() if row.argv[1:] == (b"while there is no topic",)]
+    assert len(kept) == 100
+    producing.stop()
+
+
+def test_asked_to_stop_without_a_broker_it_leaves_all_in_the_spool(producing: Producing, kafka: Kafka) -> None:
+    producing.make_topics()
+    producing.start()
+    producing.wait_arrived()
+    kafka.stop()
+    run_many(300, "while there is no broker")
+    assert "wait in the spool" in producing.stop()
+    assert producing.spooled()
+    kafka.start()
+    producing.start("--no-load")
+    batches = producing.wait_arrived()
+    assert hole_bytes(batches) == 0
+    assert len([row for row in joined(batches).images.values() if row.argv[1:] == (b"while there is no broker",)]) == 300
+    producing.stop()
+    assert not producing.spooled()
+
+
+def own_kib(pid: int) -> int:
+    """Resident memory but for the kernel's ring, whose pages are counted for whoever maps them, twice as they lie there twice."""
+    kept, ring = 0, False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            ring = "bpf-map" in line
+        elif line.startswith("Rss:") and not ring:
+            kept += int(line.split()[1])
+    return kept
+
+
+def cpu_ticks(pid: int) -> int:
+    """User and system time."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def log_bytes(kafka: Kafka) -> int:
+    """What lies in the broker's log of events: batches as they came over the wire."""
+    return sum(path.stat().st_size for path in (kafka.directory / "data").glob("tasktrail.events-*/*.log"))
+
+
+def test_a_storm_takes_little_memory_and_few_bytes_on_the_wire(producing: Producing, kafka: Kafka, programs: Path) -> None:
+    count = 20_000
+    producing.place.env["TASKTRAIL_RING_BYTES"] = "32MiB"
+    producing.make_topics()
+    producing.start()
+    producing.wait_arrived()
+    assert producing.process is not None
+    wire, ticks = log_bytes(kafka), cpu_ticks(producing.process.pid)
+    storm = [str(programs / "storm"), str(count), "2", str(programs / "tiny")]
+    subprocess.run(storm, check=True, stdout=subprocess.DEVNULL)
+    batches = producing.wait_arrived()
+    assert hole_bytes(batches) == 0
+    stored = len(images(joined(batches), programs / "tiny"))
+    assert stored >= count
+    each = (log_bytes(kafka) - wire) / stored
+    cpu_us = (cpu_ticks(producing.process.pid) - ticks) * 1e6 / os.sysconf("SC_CLK_TCK") / stored
+    memory = own_kib(producing.process.pid)
+    print(f"{each:.1f} bytes on the wire and {cpu_us:.1f} us of CPU per process, {memory} KiB resident beside the ring")
+    assert each <= WIRE_BYTES_MAX
+    assert memory <= OWN_KIB_MAX
+    producing.stop()
