@@ -63,10 +63,6 @@ test-fleet: setup ## the fleet's path with a real Kafka (Java and Maven), a Faus
 test-kernels: setup ## the recorder in other kernels under qemu; KERNELS="5.10 6.1" chooses
 	@$(PYTHON) -m tests.kernels $(KERNELS)
 
-.PHONY: fuzz
-fuzz: $(STAMP) ## a million hostile batches, recordings and states; CASES=n for another number
-	@$(PYTHON) -m tests.fuzz $(if $(CASES),--cases $(CASES))
-
 .PHONY: bench
 bench: setup ## measure; figures go to docs/benchmarks.md
 	@$(PYTHON) -m tests.bench.run_all
