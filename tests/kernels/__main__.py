@@ -13,9 +13,7 @@ def main() -> int:
     parser.add_argument("kernels", nargs="*", metavar="KERNEL", help="of: " + " ".join(kernel.name for kernel in packages.KERNELS))
     parser.add_argument("--table", type=Path, help="file to write the last result of every kernel to")
     parser.add_argument("--seconds", type=float, default=900, help="the longest that one kernel may take")
-    parser.add_argument(
-        "--test", action="append", default=[], help="run this in the guest and not the usual; keeps no result"
-    )
+    parser.add_argument("--test", action="append", default=[], help="run this in the guest and not the usual; keeps no result")
     chosen = parser.parse_args()
     known = {kernel.name: kernel for kernel in packages.KERNELS}
     if unknown := [name for name in chosen.kernels if name not in known]:
