@@ -61,6 +61,10 @@ class Joined:
         """The newest row of each image."""
         return list(self.rows.values())
 
+    def told(self) -> list[LossRow]:
+        """What is missing, but for the time before the recorder was loaded."""
+        return [loss for loss in self.losses if loss.begin_boottime]
+
     def newest(self, tgid: int) -> ImageRow:
         """The newest image of the newest process of that pid, living or ended, as it is known now."""
         found = [row for row in self.images if row.tgid == tgid]
