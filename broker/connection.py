@@ -5,7 +5,7 @@ report as delivered is to be sent again by whoever has it.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import confluent_kafka as kafka
@@ -46,6 +46,8 @@ _UNREACHABLE = (kafka.KafkaError._TRANSPORT, kafka.KafkaError._ALL_BROKERS_DOWN,
 def told(what: str, error: kafka.KafkaError) -> TasktrailError:
     """The client's error as one of ours: BadInput where trying again is of no use, else Unavailable."""
     words = error.str().strip().rstrip(".")
+    if error.code() == kafka.KafkaError._GAPLESS_GUARANTEE:
+        return Unavailable(f"{what} refuses a message: {words.partition(' failed: ')[2].partition(' (')[0] or words}")
     if error.code() in _UNREACHABLE:
         return Unavailable(f"{what} cannot be reached ({words.partition(' (after ')[0]})")
     cure = _OURS.get(error.code())
@@ -79,6 +81,8 @@ class Sender:
         Raises BadInput when the client does not take the settings, such as a certificate file that is not there.
         """
         self.trouble = self.broken = ""
+        self._sent = 0
+        self._untold: dict[int, Done | None] = {}
         options: dict[str, object] = {
             **cluster.options(),
             "client.id": "tasktrail",
@@ -106,6 +110,8 @@ class Sender:
         self._where = f"Kafka at {cluster.bootstrap}"
 
     def _on_error(self, error: kafka.KafkaError) -> None:
+        if self.trouble and error.code() == kafka.KafkaError._ALL_BROKERS_DOWN:
+            return  # it follows upon what says more
         self.trouble = str(told(self._where, error))
         if error.fatal():
             self.broken = self.trouble
@@ -115,8 +121,10 @@ class Sender:
         try:
             found = self._producer.list_topics(timeout=timeout_s).topics.get(topic)
         except kafka.KafkaException as failure:
-            self.trouble = str(told(self._where, _error_of(failure)))
-            raise told(self._where, _error_of(failure)) from None
+            self.trouble = ""
+            self.poll(0)  # why, is told there
+            self.trouble = self.trouble or str(told(self._where, _error_of(failure)))
+            raise Unavailable(self.trouble) from None
         return len(found.partitions) if found is not None else 0
 
     def send(
@@ -129,36 +137,63 @@ class Sender:
         on_done: Done | None = None,
     ) -> bool:
         """See SenderEdge."""
-        callback = partial(self._done, topic, on_done)
         number = -1 if partition is None else partition
+        self._sent += 1
+        callback = partial(self._done, self._sent, topic)
         try:
             self._producer.produce(topic, value, key, number, on_delivery=callback, headers=list((headers or {}).items()))
         except BufferError:
             return False
         except kafka.KafkaException as failure:
             raise told(f"a message of {len(value)} bytes for topic {topic}", _error_of(failure)) from None
+        self._untold[self._sent] = on_done
         return True
 
-    def _done(self, topic: str, on_done: Done | None, error: kafka.KafkaError | None, message: kafka.Message) -> None:
+    def _done(self, which: int, topic: str, error: kafka.KafkaError | None, message: kafka.Message) -> None:
         if error is None:
             self.trouble = self.broken
         elif error.code() not in (kafka.KafkaError._PURGE_QUEUE, kafka.KafkaError._PURGE_INFLIGHT):
             self.trouble = str(told(f"topic {topic}", error))
+        self._tell(which, None if error is None else told(f"topic {topic}", error))
+
+    def _tell(self, which: int, error: TasktrailError | None) -> None:
+        on_done = self._untold.pop(which)
         if on_done is not None:
-            on_done(None if error is None else told(f"topic {topic}", error))
+            on_done(error)
 
     def poll(self, timeout_s: float) -> int:
         """See SenderEdge."""
-        return self._producer.poll(timeout_s)
+        before = len(self._untold)
+        self._served(self._producer.poll, timeout_s)
+        return before - len(self._untold)
+
+    def _served(self, serve: Callable[[float], int], timeout_s: float) -> bool:
+        """Whether news were taken without trouble. A fatal error is raised here too, besides being told to ``error_cb``; and the client
+        (2.16) calls delivery callbacks with that exception pending, which then fail and are not called again."""
+        try:
+            serve(timeout_s)
+        except kafka.KafkaException as failure:
+            self._on_error(_error_of(failure))
+        except SystemError:
+            self.broken = self.trouble = self.trouble or f"{self._where}: the client gave up after a fatal error"
+        else:
+            return True
+        return False
 
     def flush(self, timeout_s: float) -> int:
         """See SenderEdge."""
-        return self._producer.flush(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        while not self._served(self._producer.flush, max(0.0, deadline - time.monotonic())) and time.monotonic() < deadline:
+            pass
+        if self.broken and not len(self._producer):
+            for which in list(self._untold):
+                self._tell(which, Unavailable(self.broken))
+        return len(self._untold)
 
     def purge(self) -> None:
         """See SenderEdge."""
         self._producer.purge()
-        self._producer.flush(ANSWER_S)
+        self.flush(ANSWER_S)
 
     def close(self) -> None:
         """See SenderEdge."""
@@ -167,7 +202,7 @@ class Sender:
     @property
     def waiting(self) -> int:
         """See SenderEdge."""
-        return len(self._producer)
+        return len(self._untold)
 
 
 class LogReader:

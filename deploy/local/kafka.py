@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from schemas.errors import Unavailable
@@ -64,12 +65,19 @@ def free_port() -> int:
 class Kafka:
     """One broker. Its data outlive it: ``start`` after ``stop`` or ``kill`` goes on with them, on the same port."""
 
-    def __init__(self, directory: Path, port: int = 0, host: str = "127.0.0.1", **settings: str) -> None:
-        """``settings`` are the broker's, with underscores for dots."""
+    def __init__(
+        self,
+        directory: Path,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        settings: Mapping[str, str] | None = None,
+        users: Sequence[str] = (),
+    ) -> None:
+        """``settings`` are the broker's, by its names; ``users`` are what `kafka-storage format --add-scram` takes."""
         self.directory = directory
         self.host, self.port, self._controller = host, port or free_port(), free_port()
         self.process: subprocess.Popen[bytes] | None = None
-        self._settings = {name.replace("_", "."): value for name, value in settings.items()}
+        self._settings, self._users = dict(settings or {}), users
 
     @property
     def address(self) -> str:
@@ -116,7 +124,8 @@ class Kafka:
         properties = self.directory / "server.properties"
         properties.write_text(self._properties())
         if not (self.directory / "data" / "meta.properties").exists():
-            format_it = self._java("kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", str(properties))
+            users = [word for user in self._users for word in ("--add-scram", user)]
+            format_it = self._java("kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", str(properties), *users)
             done = subprocess.run(format_it, capture_output=True, text=True, timeout=START_S, check=False)
             if done.returncode:
                 raise Unavailable(f"Kafka's storage could not be made: {(done.stderr or done.stdout).strip()[-300:]}")
@@ -159,6 +168,13 @@ class Kafka:
             self.process.kill()
             self.process.wait()
         self.process = None
+
+    def configure(self, *arguments: str) -> None:
+        """Kafka's own `kafka-configs` with these arguments. Raises Unavailable with what it says if it fails."""
+        command = self._java("kafka.admin.ConfigCommand", "--bootstrap-server", self.address, *arguments)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
+        if done.returncode:
+            raise Unavailable(f"kafka-configs failed: {(done.stderr or done.stdout).strip()[-300:]}")
 
     def pause(self) -> None:
         """Let it hang, connections open."""

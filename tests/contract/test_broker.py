@@ -1,13 +1,18 @@
 """What every broker promises: the one in memory, that unit tests run on, and a real Kafka."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from broker import connection, memory
-from broker.cluster import Cluster
+from broker.cluster import Cluster, cluster
 from broker.edges import AdminEdge, LogReaderEdge, Record, SenderEdge
+from deploy.local.kafka import Kafka
 from schemas.errors import BadInput, TasktrailError, Unavailable
 from schemas.topics import Topic, topics
 from tests.fleet.kafka_for_tests import own, started_kafka
@@ -39,9 +44,9 @@ def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         one = memory.MemoryBroker()
         yield Broker(one, memory.MemoryLogReader(one), None, one)
         return
-    with started_kafka(tmp_path_factory) as cluster:
-        reader = connection.LogReader(cluster)
-        yield Broker(connection.Admin(cluster), reader, cluster, None)
+    with started_kafka(tmp_path_factory) as real:
+        reader = connection.LogReader(real)
+        yield Broker(connection.Admin(real), reader, real, None)
         reader.close()
 
 
@@ -206,6 +211,30 @@ def test_a_state_of_many_megabytes_passes(broker: Broker) -> None:
     assert told.errors == [None]
     assert [one.value == value for one in broker.reader.read(state.name, {0: 0})] == [True]
     sender.close()
+
+
+def test_where_one_message_is_refused_none_behind_it_is_taken() -> None:
+    """On a real Kafka alone: a broker that refuses a message would take the next one, and the order would be lost."""
+    with Kafka(Path(tempfile.mkdtemp(prefix="tasktrail-kafka-"))) as kafka:
+        real = cluster(kafka.address)
+        wanted = topics(1, 1, 1)[0]
+        small = wanted._replace(configuration=wanted.configuration | {"max.message.bytes": "2000"})
+        connection.Admin(real).create_topics([small], 1)
+        sender, told = connection.Sender(real, gapless=True), Told()
+        assert sender.send(small.name, b"key", b"first", on_done=told)
+        assert sender.flush(WAIT_S) == 0
+        for value in (os.urandom(5_000), b"behind"):
+            assert sender.send(small.name, b"key", value, on_done=told)
+        assert sender.flush(WAIT_S) == 0
+        assert sender.broken and told.errors[0] is None and None not in told.errors[1:]
+        with pytest.raises(Unavailable):
+            sender.send(small.name, b"key", b"later")
+        assert sender.partitions(small.name, 10.0) == 1 and sender.partitions("nobody-made-this", 10.0) == 0
+        sender.close()
+        reader = connection.LogReader(real)
+        assert [one.value for one in reader.read(small.name, {0: 0})] == [b"first"]
+        reader.close()
+    shutil.rmtree(kafka.directory)
 
 
 def test_a_cluster_that_is_not_there_is_unavailable_and_nothing_is_told_as_sent() -> None:

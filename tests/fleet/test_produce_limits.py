@@ -6,10 +6,13 @@ import subprocess
 import urllib.request
 from pathlib import Path
 
+from broker.cluster import cluster
+from broker.connection import Admin
 from deploy.local.kafka import Kafka
+from schemas import topics
 from schemas.rows import LossCause
 from tests.e2e.running import wait_until
-from tests.fleet.producing import Producing, hole_bytes, images, joined, losses
+from tests.fleet.producing import PARTITIONS, Producing, hole_bytes, images, joined, losses
 
 LONG = "x" * 3_900
 OWN_KIB_MAX = 40 * 1024
@@ -70,13 +73,19 @@ def test_without_a_topic_nothing_is_made_and_nothing_is_lost(producing: Producin
     producing.stop()
 
 
-def test_asked_to_stop_without_a_broker_it_leaves_all_in_the_spool(producing: Producing, kafka: Kafka) -> None:
+def spool_without_broker(producing: Producing, kafka: Kafka, count: int) -> None:
+    """`produce` has ended, and what it recorded while the broker was away lies in the spool."""
     producing.make_topics()
     producing.start()
     producing.wait_arrived()
     kafka.stop()
-    run_many(300, "while there is no broker")
-    assert "wait in the spool" in producing.stop()
+    run_many(count, "while there is no broker")
+    producing.stop()
+
+
+def test_asked_to_stop_without_a_broker_it_leaves_all_in_the_spool(producing: Producing, kafka: Kafka) -> None:
+    spool_without_broker(producing, kafka, 300)
+    assert "wait in the spool" in producing.said()
     assert producing.spooled()
     kafka.start()
     producing.start("--no-load")
@@ -85,6 +94,48 @@ def test_asked_to_stop_without_a_broker_it_leaves_all_in_the_spool(producing: Pr
     assert len([row for row in joined(batches).images.values() if row.argv[1:] == (b"while there is no broker",)]) == 300
     producing.stop()
     assert not producing.spooled()
+
+
+def test_a_bit_that_flips_in_the_spool_is_one_loss(producing: Producing, kafka: Kafka) -> None:
+    spool_without_broker(producing, kafka, 200)
+    run_many(200, "while nobody ships")
+    producing.start("--no-load")
+    producing.stop()  # a second batch behind the first
+    segment = min(producing.spool.glob("*.seg"))
+    with segment.open("r+b") as file:
+        file.seek(1_000)
+        byte = file.read(1)[0]
+        file.seek(1_000)
+        file.write(bytes([byte ^ 16]))
+    kafka.start()
+    producing.start("--no-load")
+    assert "the spool was damaged: 1 batches cannot be read" in producing.said()
+    batches = producing.wait_arrived()
+    store = joined(batches)
+    lost = losses(store)
+    assert [row.cause for row in lost] == [LossCause.LOG_HOLE] and lost[0].amount == hole_bytes(batches) > 0
+    kept = [row.argv[1] for row in store.images.values() if row.argv[1:] and row.argv[1].startswith(b"while")]
+    assert kept.count(b"while nobody ships") == 200
+    producing.stop()
+
+
+def test_brokers_that_refuse_large_batches_hold_them_up_until_they_take_them(producing: Producing, kafka: Kafka) -> None:
+    events = next(topic for topic in topics.topics(PARTITIONS, 1, 1) if topic.name == topics.EVENTS)
+    small = events._replace(configuration=events.configuration | {"max.message.bytes": "3000"})
+    Admin(cluster(kafka.address)).create_topics([small], 1)
+    producing.start()
+    run_many(300, *os.urandom(1_500).hex().split("0"))  # arguments that no compression makes small
+    producing.wait_said("Message size too large", 60)
+    run_many(300, "behind them")
+    kafka.configure("--alter", "--entity-type", "topics", "--entity-name", topics.EVENTS, "--add-config", "max.message.bytes=1000000")
+    producing.wait_said("all is well again", 60)
+    batches = producing.wait_arrived()
+    assert hole_bytes(batches) == 0
+    store = joined(batches)
+    assert losses(store) == []
+    assert len([row for row in store.images.values() if row.argv[1:] == (b"behind them",)]) == 300
+    assert len([row for row in store.images.values() if row.exe.endswith(b"/true") and len(row.argv) > 20]) == 300
+    producing.stop()
 
 
 def own_kib(pid: int) -> int:
