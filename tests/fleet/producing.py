@@ -30,6 +30,7 @@ class Producing:
         self.place, self.address = place, address
         self.spool = place.state_dir / "spool"
         place.env["TASKTRAIL_KAFKA"] = address
+        self.prefix: tuple[str, ...] = ()
         self.process: subprocess.Popen[bytes] | None = None
         self.said_path = place.directory / "produce.stderr"
         self._reader = LogReader(cluster(address))
@@ -43,7 +44,7 @@ class Producing:
         """`produce`, when it reads the ring."""
         self.said_path = self.place.directory / f"produce-{next(_numbers)}.stderr"
         with self.said_path.open("wb") as said:
-            command = [*TASKTRAIL, "produce", *arguments]
+            command = [*self.prefix, *TASKTRAIL, "produce", *arguments]
             self.process = subprocess.Popen(command, env=self.place.env, cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         if ready:
             self.wait_said("batches go to", 60)
