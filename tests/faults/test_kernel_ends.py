@@ -1,4 +1,5 @@
-"""Births and ends with many threads, borrowed memory, another parent, or without one instruction run: row, creator and status of wait(2)."""
+"""Births and ends with many threads, borrowed memory, another parent, or without one instruction run: row, creator and status of
+wait(2)."""
 
 import signal
 from pathlib import Path

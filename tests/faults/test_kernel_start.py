@@ -1,4 +1,5 @@
-"""The recorder is loaded into a host that goes on living: between what it finds and what it records nobody is missing, and nobody is twice."""
+"""The recorder is loaded into a host that goes on living: between what it finds and what it records nobody is missing, and
+nobody is twice."""
 
 import contextlib
 import subprocess
