@@ -207,6 +207,7 @@ def _attach(programs: _Programs, pinned: Callable[[str, int], None]) -> None:
     """Attaches each program and hands every pin's name and descriptor to ``pinned``."""
     for short, (function, tracepoint) in source.TRACEPOINTS.items():
         link = syscall.attach_raw_tracepoint(programs.descriptors[function], tracepoint)
+        pinned(pins.PROGRAMS[short], programs.descriptors[function])
         pinned(pins.LINKS[short], link)
         os.close(link)
     iterator = syscall.link_iterator(programs.descriptors[probes.ITERATOR])
@@ -252,7 +253,7 @@ def _take_over(pin_dir: Path, settings: Settings, program: source.Program, meta:
         problem = f"the recorder in {pin_dir} lacks its pin {lacking[0]}"
         raise Unavailable(problem, "if a reader runs it will put it back; else run `tasktrail record unload` and `tasktrail record load`")
     attached = all(name in there for name in pins.LINKS.values()) and not meta.read(Field.GAP)
-    if attached and {pins.MARK, pins.SEEN} <= there and meta.read(Field.SOURCE) == program.hash:
+    if attached and {pins.MARK, pins.SEEN, *pins.PROGRAMS.values()} <= there and meta.read(Field.SOURCE) == program.hash:
         return Loaded(Outcome.UNCHANGED, meta.read(Field.RING_ID), meta.read(Field.EPOCH))
     maps = {name: pins.open_object(pin_dir, name) for name in pins.MAPS}
     if not attached:
@@ -268,7 +269,7 @@ def _switch(pin_dir: Path, settings: Settings, program: source.Program, meta: pi
     """Puts loaded programs in the place of those that are there; for a moment both run."""
     there = pins.present(pin_dir)
     attached = all(name in there for name in pins.LINKS.values()) and not meta.read(Field.GAP)
-    replaced = {name: _program_of(pin_dir, name) for name in pins.LINKS.values() if name in there}
+    replaced = {short: _program_of(pin_dir, short) for short, name in pins.LINKS.items() if name in there}
     meta.write(Field.SOURCE, 0)  # if this ends half way, whichever version is loaded next takes over from the mixture
 
     def replace(name: str, fd: int) -> None:
@@ -311,11 +312,11 @@ def _check_room(ring_fd: int) -> None:
         ring.close()
 
 
-def _program_of(pin_dir: Path, link_name: str) -> int:
+def _program_of(pin_dir: Path, short: str) -> int:
     """Descriptor of the program that a pinned link runs."""
-    link = pins.open_object(pin_dir, link_name)
+    link = pins.open_object(pin_dir, pins.LINKS[short])
     try:
-        return syscall.open_program(syscall.link_info(link).program_id)
+        return pins.open_program(pin_dir, short, link)
     finally:
         os.close(link)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from producers import host, locks, snapshot
+from producers import host, locks, prerequisites, snapshot
 from producers.bpf import pins, syscall
 from producers.bpf.pins import Field
 from producers.bpf.source import Counter
@@ -69,8 +69,9 @@ class Recorder:
     ) -> None:
         """Opens what is pinned; arguments are masked in all that is read from it.
 
-        Raises Unavailable when nothing is loaded there, or nothing that this program understands.
+        Raises Unavailable when nothing is loaded there, or nothing that this program understands, or where clocks are not the kernel's.
         """
+        prerequisites.check_clock()
         self.pin_dir, self.spool, self.state_dir, self.masking = pin_dir, spool, state_dir, masking
         self._fds: dict[str, int] = {}
         self._programs: dict[str, int] = {}
@@ -95,7 +96,7 @@ class Recorder:
                 if name != pins.META:
                     fresh[name] = pins.open_object(self.pin_dir, name)
             for short, name in pins.LINKS.items():
-                programs[short] = syscall.open_program(syscall.link_info(fresh[name]).program_id)
+                programs[short] = pins.open_program(self.pin_dir, short, fresh[name])
         except BaseException:
             _close_all(fresh, programs)
             raise

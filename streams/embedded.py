@@ -15,6 +15,7 @@ from schemas.errors import DecodeError, Unavailable
 from schemas.events import Mark
 from schemas.rows import Row
 from streams.join import HostState, apply, rows_lost
+from streams.join.log import SNAPSHOTS_MAX
 from streams.statefile import read_state, write_state
 
 STEP_BYTES_MAX = 4 * 1024 * 1024
@@ -260,7 +261,10 @@ class Embedded:
             self._snapshot(boottime_ns)
 
     def _snapshot(self, boottime_ns: int) -> None:
-        """Take one now; while the ring is too full for its marks it stays due."""
+        """Take one now; while the ring is too full for its marks, or as many wait as the join keeps, it stays due."""
+        stuck = self._unsaved or not self.progress.drained
+        if stuck and len(self.state.snapshots) >= SNAPSHOTS_MAX:
+            return  # another would push out the oldest, which alone shows what has ended since
         try:
             batch = self.recorder.snapshot()
         except Unavailable:

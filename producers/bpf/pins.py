@@ -19,8 +19,10 @@ META_ENTRIES = 16
 META, RING, ONCE, COUNTERS, LOST, LAST_EXIT, MARK, SEEN = "meta", "ring", "once", "counters", "lost", "last_exit", "mark", "seen"
 LINKS = {"fork": "link_fork", "exec": "link_exec", "exit": "link_exit", "rename": "link_rename"}
 """Short name of each program → the pin of the link that keeps it attached."""
+PROGRAMS = {short: f"program_{short}" for short in LINKS}
+"""Short name of each program → its own pin. What it has missed can be asked by it, which by its id alone needs CAP_SYS_ADMIN."""
 MAPS = (META, RING, ONCE, COUNTERS, LOST, LAST_EXIT)
-ALL = (*MAPS, MARK, SEEN, *LINKS.values())
+ALL = (*MAPS, MARK, SEEN, *LINKS.values(), *PROGRAMS.values())
 NEW = "new_"
 """Before the name of a pin that is about to be renamed over the one of that name."""
 
@@ -116,6 +118,28 @@ def open_object(pin_dir: Path, name: str) -> int:
         if failure.errno in (errno.EPERM, errno.EACCES):
             raise Unavailable(f"{pin_dir / name} may not be opened: {os.strerror(failure.errno)}", "run as root") from None
         raise foreign(pin_dir, name) from failure
+
+
+def open_program(pin_dir: Path, short: str, link_fd: int) -> int:
+    """Descriptor of the program that the link runs.
+
+    Its pin may be another one's where a load ended half way, or missing in an older version's directory; then it is opened by its id.
+    Raises Unavailable where that is not allowed.
+    """
+    program_id = syscall.link_info(link_fd).program_id
+    try:
+        pinned = syscall.open_pin(pin_dir / PROGRAMS[short])
+    except FileNotFoundError:
+        pass
+    else:
+        if syscall.program_info(pinned).program_id == program_id:
+            return pinned
+        os.close(pinned)
+    try:
+        return syscall.open_program(program_id)
+    except PermissionError:
+        problem = f"{pin_dir / PROGRAMS[short]} is not the program that is attached: a load was not finished"
+        raise Unavailable(problem, "run `tasktrail record load` once with CAP_SYS_ADMIN") from None
 
 
 def foreign(pin_dir: Path, name: str) -> Unavailable:

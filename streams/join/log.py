@@ -9,7 +9,7 @@ from schemas.errors import DecodeError
 from schemas.events import Mark, MarkRecord, Record, decode_record
 from schemas.rows import EndKind, LossCause, Row
 from streams.join import snapshot, transitions
-from streams.join.losses import count_lost, first_event, lose, mark
+from streams.join.losses import count_lost, first_event, lose, mark, new_ring
 from streams.join.model import HostState
 from streams.join.rows import refresh, write_due
 from streams.join.transitions import RULES
@@ -69,6 +69,7 @@ def _new_ring(state: HostState, batch: Batch, rows: list[Row]) -> None:
     """A new ring was made: its positions and counters begin at 0. Its first mark tells the time in between."""
     if state.unread is not None:
         _tell_unread(state, rows)
+    new_ring(state)
     state.ring_id, state.position = batch.ring_id, 0
     state.counters = {}
     state.open_snapshot = 0

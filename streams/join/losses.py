@@ -8,6 +8,7 @@ from streams.join.rows import loss_row, write_all
 LOSSES_MAX = 256
 """Intervals of loss that are remembered; beyond, the two oldest become one that holds both."""
 
+_BEFORE = "before the recorder was loaded"
 _TOUCHES_CHAINS = frozenset({LossCause.RING_FULL, LossCause.SKIPPED, LossCause.NO_RECORDER, LossCause.LOG_HOLE, LossCause.UNDECODABLE})
 
 
@@ -53,6 +54,8 @@ _CLOCK_COUNTERS = (
 def mark(state: HostState, record: MarkRecord, position: int, rows: list[Row]) -> None:
     """A remark of the recorder (those of snapshots are streams.join.snapshot's)."""
     state.reader = (record.tgid, record.start_ns)
+    if record.mark != Mark.ATTACHED and position and state.links_lost is not None:
+        _mark_is_missing(state, state.links_lost, rows)
     if record.mark == Mark.CLOCK:
         _clock(state, record, position, rows)
     elif record.mark == Mark.LINKS_LOST:
@@ -64,10 +67,31 @@ def mark(state: HostState, record: MarkRecord, position: int, rows: list[Row]) -
         _attached(state, record, position, rows)
 
 
+def _mark_is_missing(state: HostState, links_lost: tuple[int, int], rows: list[Row]) -> None:
+    """Nobody marks before the loader has put the mark of attachment: where a new ring has another one first, that one was lost."""
+    gap_position, begin_ns = links_lost
+    if not begin_ns:
+        state.links_lost = None
+    elif not gap_position:
+        state.links_lost = None
+        lose(state, gap_position, LossCause.NO_RECORDER, (begin_ns, state.now_ns), 0, "nobody recorded", rows)
+
+
 def first_event(state: HostState, time_ns: int, position: int, rows: list[Row]) -> None:
-    """An event came before any mark of attachment, which found no room: recording began with it at the latest."""
+    """An event came before any mark of attachment: the programs are attached one after another, or the mark found no room.
+
+    Recording began with it at the latest, unless the mark comes yet and says when the last of them was attached.
+    """
     state.recording_since_ns = time_ns
-    rows.append(loss_row(state, position, LossCause.NO_RECORDER, (0, time_ns), 0, "before the recorder was loaded"))
+    state.links_lost = (position, 0)
+    rows.append(loss_row(state, position, LossCause.NO_RECORDER, (0, time_ns), 0, _BEFORE))
+
+
+def new_ring(state: HostState) -> None:
+    """Nobody recorded since the last event of the ring before; what comes first in the new one may come before its mark of attachment."""
+    if state.recording_since_ns:
+        since_ns = state.links_lost[1] if state.links_lost is not None else 0
+        state.links_lost = (0, since_ns or max(state.event_ns, state.recording_since_ns))
 
 
 def _clock(state: HostState, record: MarkRecord, position: int, rows: list[Row]) -> None:
@@ -85,19 +109,17 @@ def _clock(state: HostState, record: MarkRecord, position: int, rows: list[Row])
 
 def _attached(state: HostState, record: MarkRecord, position: int, rows: list[Row]) -> None:
     """The programs are attached; if nobody recorded before, the time until now is a loss."""
+    first = not state.recording_since_ns
     if not record.values[0]:
         end_ns = max(record.time_ns, state.event_ns)
-        if state.links_lost is not None:
-            gap_position, begin_ns = state.links_lost
-            detail = "the recorder's programs were detached until they were loaded again"
-        elif not state.recording_since_ns:
-            gap_position, begin_ns, detail = position, 0, "before the recorder was loaded"
-        else:
-            gap_position, begin_ns, detail = position, state.event_ns, "nobody recorded"
-        if state.recording_since_ns:
+        gap_position, begin_ns = state.links_lost or (position, 0 if first else state.event_ns)
+        if begin_ns:
+            at_begin = gap_position in (0, position)
+            detail = "nobody recorded" if at_begin else "the recorder's programs were detached until they were loaded again"
             lose(state, gap_position, LossCause.NO_RECORDER, (begin_ns, end_ns), 0, detail, rows)
         else:
-            rows.append(loss_row(state, gap_position, LossCause.NO_RECORDER, (begin_ns, end_ns), 0, detail))
+            first = True
+            rows.append(loss_row(state, gap_position, LossCause.NO_RECORDER, (0, end_ns), 0, _BEFORE))
     state.links_lost = None
-    if not state.recording_since_ns:
+    if first:
         state.recording_since_ns = record.time_ns

@@ -187,7 +187,7 @@ class HostState:
     counters           what the recorder had counted at the latest record or mark, by name
     recording_since_ns boottime of the first attachment in this boot, 0 before it
     losses             intervals in which records of fork, exec or exit were lost
-    links_lost         ring position and begin of a time without recorder that has not ended
+    links_lost         ring position and begin of a time without recorder that has not ended; begin 0: since before the recorder
     unread             records that could not be read since the last good one: how many, position of the first, begin
     reader             (tgid, start_ns) of the process that put the latest mark
     recent             keys that ended last, newest last: repeats of their exits are known by it
@@ -249,7 +249,9 @@ class HostState:
 
     def hull(self, from_ns: int, to_ns: int) -> Interval:
         """From the begin of the first to the end of the last loss that overlaps the interval, NEVER if none does."""
-        hull = NEVER
+        hull: Interval = NEVER
+        if self.links_lost is not None and 0 < self.links_lost[1] <= to_ns:
+            hull = (self.links_lost[1], max(to_ns, self.now_ns))  # it has not ended
         for loss in self.losses:
             if loss and loss[0] <= to_ns and loss[1] >= from_ns:
                 hull = join_intervals(hull, loss)

@@ -505,8 +505,8 @@ class Host:
         self.rename(self.reader, PROBE_COMM + b"%08x" % self.rng.getrandbits(32))
         self.rename(self.reader, own)
 
-    def start_recorder(self, reader: Process, snapshot: bool = True) -> None:
-        """A new ring and new programs; a snapshot follows."""
+    def start_recorder(self, reader: Process, snapshot: bool = True, meanwhile: Callable[[], None] | None = None) -> None:
+        """A new ring and new programs; a snapshot follows. ``meanwhile`` happens between attachment and its mark."""
         self.reader = reader
         self.readers.append(reader)
         self.epoch = self.rng.getrandbits(32)
@@ -517,6 +517,9 @@ class Host:
         last = self.boot.outages[-1][1] if self.boot.outages else None
         if not self.recording and last is None:
             self.boot.outages.append((0, self.t))
+        if meanwhile is not None:
+            self.recording = True
+            meanwhile()
         self.mark(Mark.ATTACHED, 0)
         self.resume()
         if snapshot:

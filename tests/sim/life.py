@@ -89,7 +89,7 @@ class Life:
         for _ in range(rng.choice((0, 5, 40))):
             self.do(rng.choice(plain))
             host.advance(rng.randrange(1_000_000))
-        host.start_recorder(reader, snapshot=self.exact)
+        host.start_recorder(reader, snapshot=self.exact, meanwhile=None if self.exact else self.while_attaching)
         if not self.exact:
             for _ in range(rng.choice((0, 0, 3, 10))):
                 self.do(rng.choice(plain))
@@ -370,7 +370,13 @@ class Life:
         host.advance(1000)
         self.unseen()
         assert host.reader is not None
-        host.start_recorder(host.reader)
+        host.start_recorder(host.reader, meanwhile=None if self.exact else self.while_attaching)
+
+    def while_attaching(self) -> None:
+        """Things that happen between the attachment of the programs and the mark that tells it."""
+        for _ in range(self.rng.choice((0, 0, 1, 3))):
+            self.do(self.rng.choice((self.fork, self.fork_exec, self.exec, self.exit)))
+            self.host.advance(self.rng.randrange(1_000_000))
 
     def reboot(self) -> None:
         """The host starts anew."""

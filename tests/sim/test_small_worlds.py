@@ -6,9 +6,10 @@ from itertools import combinations
 
 import pytest
 
-from schemas.events import MarkRecord
+from schemas.events import Mark, MarkRecord
+from schemas.rows import LossCause
 from streams.join import dump
-from tests.sim.channel import Log, batches, cut_everywhere, drop_batches, lay
+from tests.sim.channel import Log, batches, cut_everywhere, cut_nowhere, drop_batches, lay
 from tests.sim.host import CLONE_PARENT, SIGCHLD, Host
 from tests.sim.oracle import check_exact, store_of
 from tests.sim.oracle_loss import check_loss
@@ -119,3 +120,47 @@ def tell(host: Host, how: str, dropped: tuple[int, ...]) -> tuple[Log, list]:  #
     rows, state = joined(flat(groups))
     assert len(dump(state)) < 100_000
     return log, rows
+
+
+def busy(host: Host) -> Callable[[], None]:
+    """What happens on a host while the programs are being attached."""
+
+    def meanwhile() -> None:
+        child, _ = host.fork(host.init)
+        host.exec(child)
+        host.exit(child, 0)
+        host.advance(1_000_000)
+
+    return meanwhile
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["first", "again"])
+def test_what_comes_before_the_mark_of_attachment_neither_makes_a_loss_nor_shortens_one(again: bool) -> None:
+    host = Host(random.Random(7), pid_max=12)
+    reader, _ = host.fork(host.init)
+    host.exec(reader, comm=b"tasktrail")
+    host.start_recorder(reader, meanwhile=busy(host))
+    shell, _ = host.fork(host.init)
+    host.exec(shell)
+    stopped_ns = host.t
+    if again:
+        host.stop_recording()
+        host.advance(3600 * 10**9)
+        host.start_recorder(reader, meanwhile=busy(host))
+    host.advance(1_000_000_000)
+    host.clock()
+    log = lay(host)
+    for cut in (cut_everywhere(log), cut_nowhere(log)):
+        rows, _ = joined(flat(batches(log, cut, random.Random(1))))
+        store = store_of(rows)
+        told = sorted((row.begin_boottime, row.end_boottime) for row in store.losses.values() if row.cause == LossCause.NO_RECORDER)
+        attached = [
+            entry.record.time_ns
+            for ring in host.boot.rings
+            for entry in ring.entries
+            if isinstance(entry.record, MarkRecord) and entry.record.mark == Mark.ATTACHED
+        ]
+        assert len(told) == len(attached) == 1 + again and told[0] == (0, attached[0])
+        assert not again or (told[1][0] <= stopped_ns and stopped_ns - told[1][0] < 1_000_000 and told[1][1] == attached[1])
+        lost = {row.tgid for row in store.images.values() if row.chain_lost}
+        assert again or not lost, "nothing was lost"

@@ -318,3 +318,42 @@ def test_a_dead_recorder_is_noticed_within_two_heartbeats(tmp_path: Path) -> Non
         watched += 1
     assert watched * 1_000 * MS <= 2 * embedded.PROBE_PERIOD_NS
     assert [one for one in recorder.marks if one[0] == Mark.LINKS_LOST] == [(Mark.LINKS_LOST, good_ns)]
+
+
+@dataclass
+class SnapshotRecorder(FakeRecorder):
+    """One whose snapshots have names of their own."""
+
+    taken: int = 0
+
+    def snapshot(self) -> Batch:
+        self.taken += 1
+        return super().snapshot()._replace(lost=self.taken)
+
+
+def test_while_the_store_is_away_no_snapshot_pushes_out_the_first(tmp_path: Path) -> None:
+    ring = FakeRing(b"".join(map(frame, script())))
+    recorder, store = SnapshotRecorder(ring), FakeStore()
+    stream = Embedded(recorder, store, tmp_path / "state", clock(30_000 * MS))
+    write, store.write = store.write, _away  # type: ignore[method-assign]
+    for _ in range(10 * 120):
+        stream.watch()
+        with pytest.raises(Unavailable):
+            stream.step()
+    assert list(stream.state.snapshots) == [1, 2, 3, 4] and recorder.taken == 4
+    store.write = write  # type: ignore[method-assign]
+    drain(stream)
+    stream.watch()
+    assert recorder.taken == 5, "the next one comes as soon as the store is back"
+
+
+def test_a_suspend_is_no_gap(tmp_path: Path) -> None:
+    recorder = FakeRecorder(FakeRing())
+    times = iter([*range(0, 60_000 * MS, 1_000 * MS), *range(8 * 3_600_000 * MS, 8 * 3_600_000 * MS + 60_000 * MS, 1_000 * MS)])
+    # CLOCK_BOOTTIME counts the time asleep, so both clocks go on by the same.
+    stream = Embedded(recorder, FakeStore(), tmp_path / "state", Host(HOST_ID, BOOT_ID, b"h", lambda: ((t := next(times)), t + 10**18)))
+    for _ in range(120):
+        stream.watch()
+        assert stream.progress.recording
+    assert not [one for one in recorder.marks if one[0] == Mark.LINKS_LOST]
+    assert stream.progress.snapshots == 2, "one at the start, one after waking"
