@@ -5,6 +5,7 @@ from pathlib import Path
 
 from schemas.errors import BadInput, Unavailable
 
+_TIME_OFFSETS = Path("/proc/self/timens_offsets")
 _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 """The inode number is the constant PROC_PID_INIT_INO in the kernel."""
@@ -19,6 +20,17 @@ def check_rights() -> None:
         raise Unavailable("recording needs root, or the capabilities CAP_BPF and CAP_PERFMON", "run it with sudo")
     if os.readlink("/proc/self/ns/pid") != _FIRST_PID_NAMESPACE:
         raise Unavailable("this process is in a pid namespace of its own", "run on the host, or the container with --pid=host")
+    check_clock()
+
+
+def check_clock() -> None:
+    """Raises Unavailable where a time namespace shifts CLOCK_BOOTTIME and /proc: the kernel's records are not (time_namespaces(7))."""
+    try:
+        offsets = dict(line.split(maxsplit=1) for line in _TIME_OFFSETS.read_text().splitlines())
+    except FileNotFoundError:
+        return  # a kernel without time namespaces
+    if any(int(number) for number in offsets["boottime"].split()):
+        raise Unavailable("this process is in a time namespace that shifts the time since boot", "run on the host")
 
 
 def check_bpf_file_system(directory: Path) -> None:

@@ -56,6 +56,22 @@ def test_without_root_it_says_what_it_needs(place: Place) -> None:
     assert "needs root" in refusal(done) and "tasktrail demo" in refusal(done)
 
 
+def test_what_the_load_calls_bad_input_is_bad_input(place: Place) -> None:
+    place.env["TASKTRAIL_PIN_DIR"] = f"{place.pin_dir}.d"
+    done = place.command("run")
+    assert done.returncode == 2
+    assert f"{place.pin_dir}.d cannot hold pins; give an absolute path" in refusal(done)
+
+
+def test_where_the_time_since_boot_is_shifted_nothing_is_recorded_wrongly(place: Place) -> None:
+    place.start()
+    for arguments in (("run",), ("run", "--no-load")):
+        command = ["unshare", "--time", "--boottime", "3600", "--", *TASKTRAIL, *arguments]
+        done = subprocess.run(command, env=place.env, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 4
+        assert "time namespace" in refusal(done)
+
+
 def test_a_store_in_use_is_named(place: Place) -> None:
     run = place.start()
     other = Place(place.directory / "other")
