@@ -1,10 +1,12 @@
 """A recorder on this kernel whose ring is read straight into the join: what the rows say, without a store."""
 
+from collections import Counter
+
 from kernel_tools import Live, wait_until
 
 from producers import host, recording
 from schemas import limits
-from schemas.batch import decode_batch
+from schemas.batch import decode_batch, frames
 from schemas.rows import ImageRow, LossRow, Row
 from streams.join import HostState, apply
 from streams.join.log import TICK_MARGIN_NS
@@ -18,6 +20,8 @@ class Joined:
         self.state = HostState()
         self.rows: dict[tuple[object, ...], ImageRow] = {}
         self.losses: list[LossRow] = []
+        self.kinds: Counter[int] = Counter()
+        """How many records of each kind were read."""
         self._host = host.here(live.chosen.state_dir)
         for encoded in live.recorder.pending_snapshots():
             self._take(apply(self.state, decode_batch(encoded)))
@@ -26,6 +30,7 @@ class Joined:
         """Join what lies finished in the ring."""
         while (batch := recording.next_batch(self.live.recorder, self._host)).body:
             self._take(apply(self.state, batch))
+            self.kinds.update(batch.body[at] for at, _ in frames(batch.body))
             self.live.recorder.ring.release(batch.end)
 
     def settle(self) -> None:
