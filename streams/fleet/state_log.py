@@ -30,7 +30,7 @@ def unpacked(key: bytes, value: bytes) -> SavedHost:
     if len(value) < _HEADER.size:
         raise DecodeError(f"state of {len(value)} bytes")
     magic, covers, size = _HEADER.unpack_from(value)
-    if magic != _MAGIC or size > STATE_BYTES_MAX:
+    if magic != _MAGIC or not 0 < size <= STATE_BYTES_MAX:  # zlib takes a limit of 0 for none
         raise DecodeError(f"not a state: it begins with {magic!r} and would have {size} bytes")
     unpacking = zlib.decompressobj()
     try:

@@ -153,7 +153,7 @@ def load(data: bytes) -> HostState:
             cure = "update Tasktrail here" if saved["version"] > VERSION else "remove it; a gap will be recorded"
             raise DecodeError(f"saved state of version {saved['version']}: this program reads version {VERSION}", cure)
         return _loaded(saved)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as broken:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as broken:
         raise DecodeError(
             f"saved state cannot be read ({type(broken).__name__}: {broken})", "remove it; a gap will be recorded"
         ) from broken
