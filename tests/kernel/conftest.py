@@ -4,15 +4,17 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from kernel_tools import Live, load_live, new_pin_dir, remove_pins, unload_live
 
-from producers import prerequisites
+from producers import loader, prerequisites
 from producers.bpf.btf import Btf
 from schemas.errors import TasktrailError
 
 _SOURCES = Path(__file__).parent / "programs"
+_RECORDER = "TASKTRAIL_RECORDER"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,10 +41,26 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="module")
+def _dear(fixture_name: str, config: pytest.Config) -> Literal["session", "module"]:
+    """How long a loaded recorder is kept: to the end where loading takes half a minute, in a machine that is emulated."""
+    return "session" if _RECORDER in os.environ else "module"
+
+
+@pytest.fixture(scope=_dear)
 def shared_live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """One recorder for the tests of a module."""
-    live = load_live(tmp_path_factory.mktemp("recorder"))
+    """One recorder for the tests of a module; TASKTRAIL_RECORDER names the pins of one that is loaded already, for all of them."""
+    if pin_dir := os.environ.get(_RECORDER):
+        live = Live(Path(pin_dir), loader.Settings())
+    else:
+        live = load_live(tmp_path_factory.mktemp("recorder"))
+    yield live
+    unload_live(live)
+
+
+@pytest.fixture(scope=_dear)
+def small_live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """Another recorder, with a ring that a few hundred processes fill. It may have lost something already."""
+    live = load_live(tmp_path_factory.mktemp("small"), ring_bytes=1 << 16)
     yield live
     unload_live(live)
 

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from kernel_tools import Live, load_live, remove_pins, unload_live, wait_until
+from kernel_tools import Live, load_live, output, remove_pins, unload_live, wait_until
 from test_storm import check_exactly_once, children_of
 
 from producers import loader
@@ -76,6 +76,30 @@ def test_thirty_handovers_in_one_storm_lose_and_double_nothing(programs: Path, t
         assert (counters.skipped, counters.lost, counters.once_full) == (0, 0, 0)
     finally:
         unload_live(live)
+
+
+def test_an_upgrade_by_the_command_loses_and_doubles_nothing(live: Live, programs: Path) -> None:
+    """`tasktrail record load` with another setting, as on any host, while one storm follows another."""
+    where = ["--pin-dir", str(live.pin_dir), "--run-dir", str(live.chosen.spool.parent), "--state-dir", str(live.chosen.state_dir)]
+    same = ["--ring-size", str(live.recorder.ring.size_bytes), "--processes", str(live.chosen.programs.processes)]
+    command = [sys.executable, "-m", "tasktrail", "record", "load", *where, *same, "--argv-bytes", "4000"]
+    upgrade = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    lines: list[list[str]] = []
+    ended = False
+    while not ended:
+        ended = upgrade.poll() is not None  # one more storm while the reader still holds the older programs
+        lines += output(programs / "storm", "300", "2", programs / "tiny")
+        live.read()
+    _, said = upgrade.communicate()
+    assert upgrade.returncode == 0 and loader.Outcome.HANDOVER.value in said, said
+    before = live.recorder.epoch
+    assert live.recorder.refresh() and live.recorder.epoch != before
+    lines += output(programs / "storm", "300", "2", programs / "tiny")
+    live.catch_up()
+    check_exactly_once(live.records, children_of(lines))
+    assert {record.epoch for record in live.records if isinstance(record, events.Exec)} == {before, live.recorder.epoch}
+    assert live.recorder.probe() and live.recorder.exec_probe()
+    assert live.recorder.counters() == (0,) * 7
 
 
 class Command:

@@ -176,32 +176,25 @@ def at_one_moment(witness: Live, small: Live) -> tuple[tuple[int, int, int], Cou
     return wait_until(quiet, "a moment without any process starting or ending")
 
 
-def test_what_a_full_ring_refuses_is_counted_exactly(programs: Path, tmp_path: Path) -> None:
+def test_what_a_full_ring_refuses_is_counted_exactly(live: Live, small_live: Live, programs: Path) -> None:
     """A second recorder with room enough is the witness: what it has, the full one has or has counted."""
-    witness, small = load_live(tmp_path / "witness"), load_live(tmp_path / "small", ring_bytes=1 << 16)
-    try:
-        witness.forget()
-        small.forget()
-        first, counters = at_one_moment(witness, small)
-        assert counters.lost == 0
-        small.read()
-        had = by_kind(small.records)
-        output(programs / "storm", "1000", "2", programs / "tiny")
-        assert not small.recorder.clock(), "not even a mark finds room"
-        last, counters = at_one_moment(witness, small)
-        small.read()
-        lost = (counters.lost_fork, counters.lost_exec, counters.lost_exit)
-        assert min(lost) > 500
-        for before, after, got_before, got, missing in zip(first, last, had, by_kind(small.records), lost, strict=True):
-            assert got - got_before + missing == after - before
-        assert {key(record) for record in small.records} <= {key(record) for record in witness.records} | {key(small.records[-1])}
-        # From now on every record says how many are missing.
-        small.records = []
-        small.catch_up()
-        assert small.records[0].lost == counters.lost == small.recorder.counters().lost
-    finally:
-        unload_live(small)
-        unload_live(witness)
+    small_live.forget()
+    first, before = at_one_moment(live, small_live)
+    small_live.read()
+    had = by_kind(small_live.records)
+    output(programs / "storm", "1000", "2", programs / "tiny")
+    assert not small_live.recorder.clock(), "not even a mark finds room"
+    last, after = at_one_moment(live, small_live)
+    small_live.read()
+    lost = (after.lost_fork - before.lost_fork, after.lost_exec - before.lost_exec, after.lost_exit - before.lost_exit)
+    assert min(lost) > 500
+    for begin, end, got_before, got, missing in zip(first, last, had, by_kind(small_live.records), lost, strict=True):
+        assert got - got_before + missing == end - begin
+    assert {key(record) for record in small_live.records} <= {key(record) for record in live.records} | {key(small_live.records[-1])}
+    # From now on every record says how many are missing.
+    small_live.records = []
+    small_live.catch_up()
+    assert small_live.records[0].lost == after.lost == small_live.recorder.counters().lost
 
 
 def test_from_half_full_on_renames_go_first_and_argv_gets_short(programs: Path, tmp_path: Path) -> None:

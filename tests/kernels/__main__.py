@@ -1,6 +1,7 @@
 """`make test-kernels`: boots the kernels one by one, prints what came of each, writes the page if asked."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -18,20 +19,23 @@ def main() -> int:
     known = {kernel.name: kernel for kernel in packages.KERNELS}
     if unknown := [name for name in chosen.kernels if name not in known]:
         parser.error(f"no kernel {' '.join(unknown)} here; there are {' '.join(known)}")
-    outcomes = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    outcomes: list[guest.Outcome] = []
     for name in chosen.kernels or known:
         console = packages.cache_dir() / f"console-{name}.txt"
         outcome = guest.boot(known[name], console, chosen.seconds, chosen.test)
         if not chosen.test:
             guest.keep(outcome)
+        if chosen.table:
+            chosen.table.write_text(page.page([last for kernel in packages.KERNELS if (last := guest.kept(kernel))]))
         outcomes.append(outcome)
         print(page.sentence(outcome), flush=True)
         for test in outcome.failed:
             print(f"  failed: {test.name}: {test.failure.splitlines()[0]}", flush=True)
         if not outcome.good:
             print(f"  the guest's console: {console}", flush=True)
-    if chosen.table:
-        chosen.table.write_text(page.page([last for kernel in packages.KERNELS if (last := guest.kept(kernel))]))
+        if outcome.stopped:
+            break
     passed = sum(outcome.passed for outcome in outcomes)
     failed = sum(len(outcome.failed) + bool(outcome.problem) for outcome in outcomes)
     skipped = sum(len(outcome.skipped) for outcome in outcomes)

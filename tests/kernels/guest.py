@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -21,6 +22,8 @@ _MACHINES = {
     "amd64": ["qemu-system-x86_64", "-machine", "q35", "-cpu", "max"],
     "arm64": ["qemu-system-aarch64", "-machine", "virt", "-cpu", "max,pauth-impdef=on"],
 }
+_ENDED = re.compile(r"^(tests/\S+)\.py::(\S+) (PASSED|SKIPPED|FAILED|ERROR)(?: \((.*)\))?", re.MULTILINE)
+"""What pytest -v says of one test."""
 _CONSOLES = {"amd64": "ttyS0", "arm64": "ttyAMA0"}
 
 
@@ -38,17 +41,21 @@ class Outcome(NamedTuple):
     kernel    how it was asked for
     package   what was booted; empty if it was not to be had
     version   the guest's /proc/version
+    form      how the programs read there: "direct" as tp_btf programs by loads, "raw" as raw tracepoint programs by helper calls
     tests     what ran there
     seconds   from the start of qemu to its end
-    problem   why there are no results, if there are none
+    problem   why it did not run to its end, if it did not; ``tests`` are then what the console told
+    stopped   whether that was because somebody stopped this program
     """
 
     kernel: packages.Kernel
     package: str = ""
     version: str = ""
+    form: str = ""
     tests: tuple[Test, ...] = ()
     seconds: float = 0
     problem: str = ""
+    stopped: bool = False
 
     @property
     def failed(self) -> list[Test]:
@@ -72,7 +79,10 @@ class Outcome(NamedTuple):
 
 
 def keep(outcome: Outcome) -> None:
-    """Writes the outcome beside the packages, where the next run finds it."""
+    """Writes the outcome beside the packages, where the next run finds it. One that was stopped does not replace a whole one."""
+    before = kept(outcome.kernel)
+    if outcome.stopped and before and not before.problem:
+        return
     _kept(outcome.kernel).write_text(json.dumps({**outcome._asdict(), "kernel": outcome.kernel.name}))
 
 
@@ -87,6 +97,21 @@ def kept(kernel: packages.Kernel) -> Outcome | None:
 
 def _kept(kernel: packages.Kernel) -> Path:
     return packages.cache_dir() / f"outcome-{kernel.name}.json"
+
+
+def _form(junit: bytes) -> str:
+    """What inside/boot.py noted of the loaded programs; empty if it did not run."""
+    return next((str(one.get("value")) for one in ElementTree.fromstring(junit).iter("property") if one.get("name") == "form"), "")
+
+
+def told(console: str) -> tuple[Test, ...]:
+    """What a console says of the tests that ended, for a guest that did not come to its results."""
+    found = []
+    for path, name, ending, why in _ENDED.findall(console):
+        failure = "the guest ended before it said how" if ending in ("FAILED", "ERROR") else ""
+        skipped = (why or "the guest ended before it said why") if ending == "SKIPPED" else ""
+        found.append(Test(f"{path.replace('/', '.')}::{name}", failure, skipped))
+    return tuple(found)
 
 
 def _tests(junit: bytes) -> tuple[Test, ...]:
@@ -142,19 +167,32 @@ def _boot(kernel: packages.Kernel, files: packages.Files, console: Path, seconds
             guest = subprocess.Popen(
                 _command(kernel.architecture, files.image, initial, disks), stdin=subprocess.DEVNULL, stdout=said, stderr=said
             )
-            try:
-                guest.wait(seconds)
-            except subprocess.TimeoutExpired:
-                guest.kill()
-                guest.wait()
-                return Outcome(kernel, files.package, seconds=time.monotonic() - begin, problem=f"did not end within {seconds:.0f} s")
-        took = time.monotonic() - begin
+            cut_short = _wait(guest, seconds)
+        outcome = Outcome(kernel, files.package, seconds=time.monotonic() - begin, stopped=cut_short == _STOPPED)
         found = _results(results)
-    if not found:
-        return Outcome(kernel, files.package, seconds=took, problem=f"gave no results: {_last_words(console)}")
-    if "junit.xml" not in found:
-        return Outcome(kernel, files.package, seconds=took, problem="ran no test")
-    return Outcome(kernel, files.package, found["version"].decode().strip(), _tests(found["junit.xml"]), took)
+    if cut_short or "junit.xml" not in found:
+        said = console.read_text(errors="replace")
+        problem = cut_short or ("ran no test" if found else f"gave no results: {_last_words(said)}")
+        return outcome._replace(problem=problem, tests=told(said))
+    junit = found["junit.xml"]
+    return outcome._replace(version=found["version"].decode().strip(), form=_form(junit), tests=_tests(junit))
+
+
+_STOPPED = "was stopped before its end"
+
+
+def _wait(guest: subprocess.Popen[bytes], seconds: float) -> str:
+    """Waits for the guest's end, or ends it; says why it did."""
+    try:
+        guest.wait(seconds)
+        return ""
+    except subprocess.TimeoutExpired:
+        return f"did not end within {seconds:.0f} s"
+    except KeyboardInterrupt:
+        return _STOPPED
+    finally:
+        guest.kill()
+        guest.wait()
 
 
 def _results(disk: Path) -> dict[str, bytes]:
@@ -170,6 +208,6 @@ def _results(disk: Path) -> dict[str, bytes]:
     return found
 
 
-def _last_words(console: Path) -> str:
-    lines = [line for line in console.read_text(errors="replace").split("\n") if line.strip()]
+def _last_words(said: str) -> str:
+    lines = [line for line in said.split("\n") if line.strip()]
     return lines[-1].strip() if lines else "it said nothing"

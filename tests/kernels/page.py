@@ -13,6 +13,7 @@ COLUMNS = {
     "test_family": "creators",
     "test_snapshot": "iterator",
     "test_storm": "full ring",
+    "test_handovers": "handover",
 }
 """Test module in the guest → what its column is called. boot is not called test_…, since it can run nowhere else."""
 
@@ -34,6 +35,8 @@ A number is how many tests passed there, after a stroke how many there were if n
 _FOOT = """
 What the columns say:
 
+* **form**: *direct* where the programs at tracepoints read the kernel's structs by loads (tp_btf, from 5.11 on), *raw* where they do it by
+  helper calls at raw tracepoints. The loader tries the first and takes the second; both give the same records.
 * **first thing at boot**: the recorder is loaded by the first process before all else, then the boot goes on with services, daemons and
   short-lived helpers. Every process since is recorded (no pid between the first and the last is missing), those before are seen.
 * **offsets**: every member offset in the generated text and the loaded programs is that of this kernel's BTF; the programs at tracepoints
@@ -42,6 +45,7 @@ What the columns say:
 * **endings**, **creators**: exit statuses against wait(2), creators against what the programs themselves say.
 * **iterator**: the snapshot has every process that /proc has; what was lost is found again with its creator.
 * **full ring**: what a full ring refused is counted exactly.
+* **handover**: another version is loaded by the command while storms go on: every process once, none missing.
 
 `tests/unit/test_btf_of_kernels.py` needs no guest: it holds every offset for each of these kernels against what gcc finds in the C that
 bpftool writes of the kernel's types. `python -m tests.kernels.types` writes those files anew.
@@ -50,10 +54,11 @@ bpftool writes of the kernel's types. `python -m tests.kernels.types` writes tho
 
 def sentence(outcome: Outcome) -> str:
     """One line for a terminal."""
+    name = f"{outcome.kernel.name}: {outcome.problem}" if outcome.problem else f"{outcome.kernel.name}: {outcome.package}, {outcome.form}"
     if not outcome.tests:
-        return f"{outcome.kernel.name}: {outcome.problem}"
+        return name
     counts = f"{outcome.passed} passed, {len(outcome.failed)} failed, {len(outcome.skipped)} skipped"
-    return f"{outcome.kernel.name}: {outcome.package}: {counts} in {outcome.seconds:.0f} s"
+    return f"{name}: {counts} in {outcome.seconds:.0f} s"
 
 
 def _column(test: Test) -> str:
@@ -62,19 +67,17 @@ def _column(test: Test) -> str:
 
 
 def _row(outcome: Outcome) -> str:
-    name = f"{outcome.kernel.name} | {outcome.package or '-'}"
-    if not outcome.tests:
-        return f"| {name} | {outcome.problem.replace('|', '/')} |" + " |" * len(COLUMNS)
+    name = f"{outcome.kernel.name} | {outcome.package or '-'} | {outcome.form or '-'}"
     all_of = Counter(map(_column, outcome.tests))
     passed = Counter(_column(test) for test in outcome.tests if not test.failure and not test.skipped)
     cells = [str(passed[name]) if passed[name] == all_of[name] else f"{passed[name]}/{all_of[name]}" for name in COLUMNS.values()]
-    result = "passed" if outcome.good else f"{len(outcome.failed)} failed"
+    result = "passed" if outcome.good else outcome.problem.replace("|", "/") or f"{len(outcome.failed)} failed"
     return f"| {name} | {result} | " + " | ".join(cells) + f" | {outcome.seconds:.0f} |"
 
 
 def page(outcomes: Sequence[Outcome]) -> str:
     """The page: a row for each kernel, then everything that failed or was left out."""
-    lines = ["| kernel | package | result | " + " | ".join(COLUMNS.values()) + " | seconds |", "|---" * (len(COLUMNS) + 4) + "|"]
+    lines = ["| kernel | package | form | result | " + " | ".join(COLUMNS.values()) + " | seconds |", "|---" * (len(COLUMNS) + 5) + "|"]
     lines += [_row(outcome) for outcome in outcomes]
     for title, chosen in (("Failed", "failed"), ("Left out", "skipped")):
         found = [(outcome.kernel.name, test) for outcome in outcomes for test in getattr(outcome, chosen)]

@@ -1,12 +1,11 @@
 """A recorder that was loaded first thing at boot: it has every process since, and has seen those before."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from producers import loader
-from producers.bpf import pins
+from producers.bpf import pins, syscall
 from producers.recorder import Recorder
 from schemas import events
 from schemas.batch import frames
@@ -21,10 +20,17 @@ def numbers(name: str) -> list[int]:
 
 @pytest.fixture(scope="module")
 def recorder() -> Iterator[Recorder]:
-    """The recorder of the boot, which goes on to the end of these tests."""
+    """The recorder of the boot, which goes on: the other tests read it after these."""
     with Recorder(pins.DIRECTORY) as one:
         yield one
-    loader.unload(pins.DIRECTORY)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def form(recorder: Recorder, record_testsuite_property: Callable[[str, object], None]) -> None:
+    """Notes for the page how the programs read."""
+    links = [pins.open_object(pins.DIRECTORY, name) for name in pins.LINKS.values()]
+    kinds = {syscall.program_info(syscall.open_program(syscall.link_info(link).program_id)).kind for link in links}
+    record_testsuite_property("form", "direct" if kinds == {syscall.TRACING} else "raw")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
 # Runs the tests that the host chose, one argument a line; all goes to the console too, for whoever watches.
-export TASKTRAIL_PROGRAMS=/job/programs
+export TASKTRAIL_PROGRAMS=/job/programs TASKTRAIL_RECORDER=/sys/fs/bpf/tasktrail
 set -f
 IFS='
 '
