@@ -88,7 +88,7 @@ def test_an_upgrade_by_the_command_loses_and_doubles_nothing(live: Live, program
     ended = False
     while not ended:
         ended = upgrade.poll() is not None  # one more storm while the reader still holds the older programs
-        lines += output(programs / "storm", "300", "2", programs / "tiny")
+        lines += output(programs / "storm", "300", "1", programs / "tiny")
         live.read()
     _, said = upgrade.communicate()
     assert upgrade.returncode == 0 and loader.Outcome.HANDOVER.value in said, said

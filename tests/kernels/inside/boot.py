@@ -28,8 +28,7 @@ def recorder() -> Iterator[Recorder]:
 @pytest.fixture(scope="module", autouse=True)
 def form(recorder: Recorder, record_testsuite_property: Callable[[str, object], None]) -> None:
     """Notes for the page how the programs read."""
-    links = [pins.open_object(pins.DIRECTORY, name) for name in pins.LINKS.values()]
-    kinds = {syscall.program_info(syscall.open_program(syscall.link_info(link).program_id)).kind for link in links}
+    kinds = {syscall.program_info(program).kind for program in recorder._programs.values()}
     record_testsuite_property("form", "direct" if kinds == {syscall.TRACING} else "raw")
 
 
