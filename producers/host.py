@@ -13,7 +13,7 @@ STATE_DIRECTORY = Path("/var/lib/tasktrail")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MACHINE_ID = Path("/etc/machine-id")
 _PRODUCT_UUID = Path("/sys/class/dmi/id/product_uuid")
-_NETWORK = Path("/sys/class/net")
+_SERIAL_NUMBER = Path("/proc/device-tree/serial-number")
 _CLOCK_TRIES = 8
 
 
@@ -77,15 +77,17 @@ def host_id(state_dir: Path = STATE_DIRECTORY) -> UUID:
 def machine() -> bytes:
     """A fingerprint of 8 bytes of the machine: two that claim one host_id differ in it, unless one is an exact copy of the other.
 
-    Of /etc/machine-id, the firmware's product UUID (for root only), and the addresses of network devices that are hardware.
+    Of /etc/machine-id and what the firmware calls the machine: the product UUID, or the serial number of a device tree; empty where
+    that may not be read (it is for root only). Network devices are left out, for they come and go.
     """
     facts = [machine_id().encode()]
-    for path in (_PRODUCT_UUID, *sorted(_NETWORK.glob("*/address"))):
-        if path == _PRODUCT_UUID or (path.parent / "device").exists():
-            try:
-                facts.append(path.read_bytes().strip())
-            except OSError:
-                continue
+    for path in (_PRODUCT_UUID, _SERIAL_NUMBER):
+        try:
+            facts.append(path.read_bytes().strip(b"\0\n "))
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return b""
     return hashlib.sha256(b"\n".join(facts)).digest()[:8]
 
 

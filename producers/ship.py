@@ -21,6 +21,7 @@ from schemas import topics
 from schemas.batch import HEADER, Batch, BatchKind, decode_batch, encode_batch, split_snapshot
 from schemas.errors import DecodeError, TasktrailError
 from schemas.limits import BATCH_BYTES_MAX
+from schemas.signing import signature
 
 SPOOL_AFTER_S = 5.0
 """What the ring has held for this long goes into the spool: a ring does not outlive a boot."""
@@ -75,6 +76,7 @@ class Here:
     now        (boottime_ns, realtime_ns) read together
     monotonic  seconds, for pauses
     headers    what is said beside each message
+    key        what messages are signed with, empty for not at all
     """
 
     host_id: UUID
@@ -83,6 +85,7 @@ class Here:
     now: Callable[[], tuple[int, int]]
     monotonic: Callable[[], float]
     headers: Mapping[str, bytes]
+    key: bytes = b""
 
 
 @dataclass(slots=True)
@@ -148,6 +151,8 @@ class Shipper:
     _held_since: float = field(init=False)
     _delivered_at: float = field(init=False)
     _tick: bool = False
+    _number: int = 0
+    _print: int = 0
 
     def __post_init__(self) -> None:
         self._sender = self.sender()
@@ -238,15 +243,24 @@ class Shipper:
             elif self._failure is None:
                 self._failure = error
 
-        headers = {topics.VERSION: topics.MESSAGE_VERSION, **self.here.headers}
         try:
-            if not self._sender.send(topics.EVENTS, key_of(payload), payload, headers, on_done=told):
+            if not self._sender.send(topics.EVENTS, key_of(payload), payload, self._headers(payload), on_done=told):
                 return False
         except TasktrailError as failure:
             self._failure = failure
             return False
         self._flights.append(flight)
+        self._number += 1
+        self._print = topics.print_of(payload)
         return True
+
+    def _headers(self, payload: bytes) -> dict[str, bytes]:
+        """What stands beside the message that is sent next."""
+        sequence = topics.sequence(self._number + 1, self._print)
+        headers = {topics.VERSION: topics.MESSAGE_VERSION, topics.SEQUENCE: sequence, **self.here.headers}
+        if self.here.key:
+            headers[topics.SIGNATURE] = signature(self.here.key, key_of(payload), headers, payload)
+        return headers
 
     def _send_spooled(self) -> bool:
         """Whether all that is in the spool is on its way."""

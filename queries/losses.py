@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from queries import find as finding
+from queries.find import Condition
 from queries.rows import Source, fetch
 from queries.times import Moment, show_time
 from schemas.rows import LossCause, LossRow
@@ -25,34 +27,33 @@ WORDS = {
     LossCause.RENAME_DROPPED: "renames were left out, the ring being half full",
     LossCause.ARGV_SHORTENED: "arguments were cut short, the ring being half full",
     LossCause.ROWS_LOST: "the store was put back to an earlier state",
+    LossCause.IDENTITY_CLASH: "two machines have one host_id",
 }
 
 _NEWEST = "ORDER BY version DESC LIMIT 1 BY host_id, boot_id, ring_id, position, cause"
-_SINCE = "SELECT min(end) FROM losses FINAL WHERE cause = 'no_recorder' {host_filter}"
-_FIRST = "SELECT min(begin) FROM images WHERE kind IN ('exec', 'fork') {host_filter}"
+_SINCE = "SELECT min(end) FROM losses FINAL WHERE cause = 'no_recorder' AND {of_hosts}"
+_FIRST = "SELECT min(begin) FROM images WHERE kind IN ('exec', 'fork') AND {of_hosts}"
 _TOUCHING = """
 WHERE cause IN ({{causes}}) AND begin <= fromUnixTimestamp64Nano({{to:Int64}}) AND end >= fromUnixTimestamp64Nano({{from:Int64}})
-{{host_filter}} {newest}"""
+AND {{of_hosts}} {newest}"""
 
 
-def _host_filter(host: str) -> str:
-    return "AND host = {host:String}" if host else ""
-
-
-def recording_since(source: Source, host: str = "") -> int:
-    """When the first recording in the store began, wall-clock nanoseconds; 0 when nothing was ever recorded."""
+def recording_since(source: Source, hosts: Condition | None = None) -> int:
+    """When the first recording in the store, or of these hosts, began, wall-clock nanoseconds; 0 when nothing was ever recorded."""
+    where, params = finding.joined([hosts] if hosts else [])
     for statement in (_SINCE, _FIRST):
-        rows = source.query(statement.replace("{host_filter}", _host_filter(host)), {"host": host}).rows
+        rows = source.query(statement.replace("{of_hosts}", where), params).rows
         if rows and rows[0][0] > 0:
             return int(rows[0][0])
     return 0
 
 
-def touching(source: Source, from_ns: int, to_ns: int, host: str = "") -> list[LossRow]:
-    """Losses of processes or execs that overlap the interval, oldest first."""
+def touching(source: Source, from_ns: int, to_ns: int, hosts: Condition | None = None) -> list[LossRow]:
+    """Losses of processes or execs that overlap the interval, of these hosts or of all, oldest first."""
+    of_hosts, params = finding.joined([hosts] if hosts else [])
     names = ", ".join(f"'{cause.name.lower()}'" for cause in CHAIN_CAUSES)
-    where = _TOUCHING.format(newest=_NEWEST).replace("{causes}", names).replace("{host_filter}", _host_filter(host))
-    rows = fetch(source, LossRow, where, {"from": from_ns, "to": to_ns, "host": host}, "losses")
+    where = _TOUCHING.format(newest=_NEWEST).replace("{causes}", names).replace("{of_hosts}", of_hosts)
+    rows = fetch(source, LossRow, where, {**params, "from": from_ns, "to": to_ns}, "losses")
     return sorted(rows, key=lambda row: (row.begin, row.end))
 
 
@@ -65,9 +66,9 @@ def in_words(rows: Iterable[LossRow]) -> str:
     return "; ".join(shown)
 
 
-def what_may_hide(source: Source, host: str, at: Moment | None) -> str:
+def what_may_hide(source: Source, hosts: Condition | None, at: Moment | None) -> str:
     """Why a process may be unknown although it was: recording began later, or a loss touches the time. Empty if neither."""
-    since = recording_since(source, host)
+    since = recording_since(source, hosts)
     if not since:
         return "nothing was recorded yet; `tasktrail run` records this host"
     if at is None:
@@ -75,5 +76,5 @@ def what_may_hide(source: Source, host: str, at: Moment | None) -> str:
     reasons = []
     if at.begin_ns < since:
         reasons.append(f"recording began later, at {show_time(since, 0)}")
-    shown = in_words(row for row in touching(source, at.begin_ns, at.end_ns, host) if row.end > since)
+    shown = in_words(row for row in touching(source, at.begin_ns, at.end_ns, hosts) if row.end > since)
     return "; ".join([*reasons, shown] if shown else reasons)

@@ -8,6 +8,8 @@ Brokers stamp the time at which a message arrived (LogAppendTime): the clocks of
 that says it is from the future (``message.timestamp.after.max.ms``) and throws away at once one from 1970.
 """
 
+import struct
+import zlib
 from typing import NamedTuple
 
 from schemas.limits import BATCH_BYTES_MAX
@@ -31,15 +33,35 @@ VERSION = "version"
 """Header: version of the message, decimal text. Readers set aside what they do not know."""
 MESSAGE_VERSION = b"1"
 SIGNATURE = "signature"
-"""Header: HMAC-SHA-256 over key and value under the key of the host; absent where messages are not signed."""
+"""Header: HMAC-SHA-256 of the message under the key of the host (schemas.signing); absent where messages are not signed."""
 SESSION = "session"
 """Header: 8 random bytes of one run of the producer."""
+SEQUENCE = "sequence"
+"""Header: number of the message in its session from 1 (u64) and ``print_of`` the message before it (u32), little-endian."""
 MACHINE = "machine"
 """Header: fingerprint of the machine that the producer runs on: two of them with one host_id are a clash."""
 REASON = "reason"
 """Header of a dead letter: why it is one, UTF-8."""
 ORIGIN = "origin"
 """Header of a dead letter: ``topic/partition/offset`` where it lay."""
+
+_SEQUENCE = struct.Struct("<QI")
+_BATCH_HEADER_BYTES = 176
+
+
+def sequence(number: int, before: int) -> bytes:
+    """The header SEQUENCE."""
+    return _SEQUENCE.pack(number, before)
+
+
+def read_sequence(header: bytes) -> tuple[int, int]:
+    """Number and print of the message before; (0, 0) when the header is none."""
+    return _SEQUENCE.unpack(header) if len(header) == _SEQUENCE.size else (0, 0)
+
+
+def print_of(value: bytes) -> int:
+    """What two messages of one number differ in: CRC-32 of the batch's header, which holds the CRC-32 of its body."""
+    return zlib.crc32(value[:_BATCH_HEADER_BYTES])
 
 
 class Topic(NamedTuple):

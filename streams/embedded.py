@@ -14,6 +14,7 @@ from schemas.batch import Batch, BatchKind, decode_batch
 from schemas.errors import DecodeError, Unavailable
 from schemas.events import Mark
 from schemas.rows import Row
+from streams.hosts import REPORT_NS, host_row
 from streams.join import HostState, apply, rows_lost
 from streams.join.log import SNAPSHOTS_MAX
 from streams.statefile import read_state, write_state
@@ -93,12 +94,13 @@ class SinkEdge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Who records: host_id, boot_id, name; and ``now()`` giving (boottime_ns, realtime_ns) read together."""
+    """Who records: host_id, boot_id, name; ``now()`` giving (boottime_ns, realtime_ns) read together; the machine's fingerprint."""
 
     host_id: UUID
     boot_id: UUID
     hostname: bytes
     now: Callable[[], tuple[int, int]]
+    machine: bytes = b""
 
 
 @dataclass(slots=True)
@@ -146,6 +148,7 @@ class Embedded:
     _exec_probe_ns: int = 0
     _lost: int = 0
     _gap_marked: bool = False
+    _told_ns: int = -REPORT_NS
 
     def __post_init__(self) -> None:
         self.state = read_state(self.state_path)
@@ -196,6 +199,9 @@ class Embedded:
         self._token = f"{self.host.host_id}/{self.host.boot_id}/{batch.ring_id}/{start}-{end}/{boottime_ns if start == end else 0}"
         if (self.state.position, len(self._unwritten)) == before:
             return False
+        if boottime_ns >= self._told_ns + REPORT_NS:
+            self._told_ns = boottime_ns
+            self._unwritten.append(host_row(self.state, batch, realtime_ns, self.host.machine, 1))
         self._write()
         self.progress.steps += 1
         self.progress.ring_bytes += end - start

@@ -1,7 +1,10 @@
 """Numbers for Prometheus over HTTP. The only module that knows its client, which is loaded when somebody wants the numbers."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
+from itertools import groupby
+from operator import attrgetter
+from types import MappingProxyType
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -21,14 +24,16 @@ class Kind(Enum):
 class Number(NamedTuple):
     """One number.
 
-    name   without the leading tasktrail_, and without _total for a counter
-    says   what it is, one sentence
+    name    without the leading tasktrail_, and without _total for a counter
+    says    what it is, one sentence
+    labels  what of several of one name it is; those of one name follow each other
     """
 
     name: str
     kind: Kind
     says: str
     value: float
+    labels: Mapping[str, str] = MappingProxyType({})
 
 
 class _Numbers(Collector):
@@ -39,9 +44,14 @@ class _Numbers(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All of them."""
-        for number in self._numbers():
-            kind = CounterMetricFamily if number.kind == Kind.COUNTER else GaugeMetricFamily
-            yield kind(f"tasktrail_{number.name}", number.says, value=number.value)
+        for name, several in groupby(self._numbers(), key=attrgetter("name")):
+            numbers = list(several)
+            first = numbers[0]
+            kind = CounterMetricFamily if first.kind == Kind.COUNTER else GaugeMetricFamily
+            family = kind(f"tasktrail_{name}", first.says, labels=tuple(first.labels))
+            for number in numbers:
+                family.add_metric(tuple(number.labels.values()), number.value)
+            yield family
 
 
 def parse_address(text: str) -> tuple[str, int]:

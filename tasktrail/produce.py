@@ -20,6 +20,7 @@ from schemas import topics
 from schemas.errors import Unavailable
 from schemas.limits import BATCH_BYTES_MAX
 from tasktrail.kafka import cluster_of, config_option, kafka_option
+from tasktrail.keys import read_key
 from tasktrail.loading import load, load_again
 from tasktrail.settings import Settings, read_settings
 from tasktrail.shipping import Shipping
@@ -84,7 +85,8 @@ def _shipping(settings: Settings, recorder: Recorder, sender: "partial[Sender]",
     here = host.here(state_dir)
     headers = {topics.SESSION: os.urandom(8), topics.MACHINE: host.machine()}
     spool = Spool(state_dir / "spool", settings.spool_bytes, ends, sync=settings.spool_sync == "always")
-    shipper = Shipper(recorder, sender, spool, Here(*here, host.now, time.monotonic, headers))
+    key = read_key(settings.sign_key_file) if settings.sign_key_file else b""
+    shipper = Shipper(recorder, sender, spool, Here(*here, host.now, time.monotonic, headers, key))
     shipping = Shipping(shipper, recorder, say, None if no_load else lambda: load_again(settings, say))
     if settings.metrics:
         # Imported here: a host that nobody asks for numbers does without the client.

@@ -95,7 +95,7 @@ def _stream(
     sink = Sink(connect, place.deadletter, time.sleep, time.monotonic, budget_s=2.0)
     kept_ns = settings.retention_days * DAY_NS
     state_path = place.state / f"{here.host_id}.json"
-    stream = Embedded(recorder, sink, state_path, Host(here.host_id, here.boot_id, here.hostname, host.now), kept_ns)
+    stream = Embedded(recorder, sink, state_path, Host(*here, host.now, host.machine()), kept_ns)
     if stream.progress.put_back:
         say("the store was put back to an earlier state: what lives is written again, what ended meanwhile is told in table losses")
     runner = Runner(stream, recorder, server, say, None if no_load else lambda: load_again(settings, say), place.status)

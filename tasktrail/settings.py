@@ -46,6 +46,8 @@ class Settings:
     kafka_mechanism SASL mechanism: SCRAM-SHA-512 if none is given, SCRAM-SHA-256, or PLAIN, which wants kafka_ca
     spool_bytes     disk that `produce` may take while Kafka is away; beyond, the oldest is thrown away and told as a loss
     spool_sync      "always": what is in the spool outlives a power cut; "never": only a kill
+    sign_key_file   file with this host's key: batches are signed with it (`tasktrail keys`)
+    sign_master_file  file with the fleet's master key: workers then take only what is signed
     metrics         address for Prometheus, 127.0.0.1:9477 or [::]:9477; none if empty
     """
 
@@ -69,6 +71,8 @@ class Settings:
     kafka_mechanism: str = ""
     spool_bytes: int = 1 << 30
     spool_sync: str = "always"
+    sign_key_file: str = ""
+    sign_master_file: str = ""
     metrics: str = ""
 
 

@@ -6,7 +6,7 @@ CREATE TABLE IF NOT EXISTS {database}.losses {on_cluster}
     boot_id         UUID CODEC(ZSTD(1)),
     ring_id         UInt64 CODEC(ZSTD(1)),
     position        UInt64 CODEC(Delta(8), ZSTD(1)),
-    cause           Enum8('ring_full' = 1, 'skipped' = 2, 'no_recorder' = 3, 'log_hole' = 4, 'undecodable' = 5, 'rename_dropped' = 6, 'argv_shortened' = 7, 'rows_lost' = 8) CODEC(ZSTD(1)),
+    cause           Enum8('ring_full' = 1, 'skipped' = 2, 'no_recorder' = 3, 'log_hole' = 4, 'undecodable' = 5, 'rename_dropped' = 6, 'argv_shortened' = 7, 'rows_lost' = 8, 'identity_clash' = 9) CODEC(ZSTD(1)),
     begin           DateTime64(9, 'UTC') CODEC(Delta(8), ZSTD(1)),
     end             DateTime64(9, 'UTC') CODEC(Delta(8), ZSTD(1)),
     begin_boottime  UInt64 CODEC(Delta(8), ZSTD(1)),
@@ -30,6 +30,6 @@ SETTINGS
     merge_with_ttl_timeout = 86400;
 
 ALTER TABLE {database}.losses {on_cluster} MODIFY COLUMN
-    cause Enum8('ring_full' = 1, 'skipped' = 2, 'no_recorder' = 3, 'log_hole' = 4, 'undecodable' = 5, 'rename_dropped' = 6, 'argv_shortened' = 7, 'rows_lost' = 8) CODEC(ZSTD(1));
+    cause Enum8('ring_full' = 1, 'skipped' = 2, 'no_recorder' = 3, 'log_hole' = 4, 'undecodable' = 5, 'rename_dropped' = 6, 'argv_shortened' = 7, 'rows_lost' = 8, 'identity_clash' = 9) CODEC(ZSTD(1));
 
 ALTER TABLE {database}.losses {on_cluster} MODIFY TTL seen + INTERVAL {retention_days} DAY SETTINGS materialize_ttl_after_modify = 0;

@@ -9,20 +9,23 @@ import asyncio
 import os
 import signal
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import faust
 from faust.types import TP
 
+from broker.cluster import SYSTEM_CA, Cluster
 from schemas import topics
-from schemas.errors import Unavailable
+from schemas.errors import BadInput, Unavailable
 from streams.fleet.partition import Message
+from streams.fleet.watchdog import STUCK_S, Watchdog
 from streams.fleet.worker import SAVE_S, SAVE_SHARE, Abandoned, Worker
 
 STOP_S = 5.0
 """What Faust gets for leaving the group; it may hang (see above)."""
 SAVE_AT_STOP_S = 8.0
+WATCH_S = 5.0
 BUFFERED_MESSAGES = 64
 """Messages that Faust holds for us; each may be of half a megabyte."""
 
@@ -30,34 +33,31 @@ BUFFERED_MESSAGES = 64
 class Group(NamedTuple):
     """How a worker takes part.
 
-    brokers       host:port of some brokers
+    cluster       which Kafka
     name          of the consumer group
     member        this worker's own name in it, kept over restarts, so that a quick restart moves no partition; empty for none
     session_s     after this many seconds of silence a worker is taken for dead
     partitions    of the events topic
     data_dir      a directory for Faust's own use
-    user, password, mechanism    SASL, empty for none
-    tls           for encrypted connections, None for plain ones
     """
 
-    brokers: tuple[str, ...]
+    cluster: Cluster
     name: str
     member: str
     session_s: float
     partitions: int
     data_dir: str
-    mechanism: str = ""
-    user: str = ""
-    password: str = ""
-    tls: ssl.SSLContext | None = None
 
 
 class Application:
-    """A Faust worker around a ``Worker``. ``run`` returns the exit code."""
+    """A Faust worker around a ``Worker``. ``run`` returns the exit code. ``lags`` are messages of each partition of ours not taken yet."""
 
-    def __init__(self, group: Group, say: Callable[[str], None]) -> None:
+    def __init__(self, group: Group, say: Callable[[str], None], ends: Callable[[Iterable[int]], dict[int, int]]) -> None:
+        """``ends`` gives the offset after the last message of each of these partitions; it blocks, and raises Unavailable."""
+        self.lags: dict[int, int] = {}
         self._group = group
         self._say = say
+        self._ends = ends
         self._worker: Worker | None = None
         self._app = faust.App(group.name, **_options(group))
         self._topic = self._app.topic(
@@ -102,7 +102,7 @@ class Application:
             async for event in stream.events():
                 one = event.message
                 headers = {str(name): bytes(value) for name, value in one.headers or ()}
-                message = Message(one.offset, one.key or b"", one.value or b"", headers)
+                message = Message(one.offset, one.key or b"", one.value or b"", headers, int((one.timestamp or 0) * 1e9))
                 await self.worker.handle(one.partition, one.generation_id, message)
         except Exception as bug:
             self.failed(bug)
@@ -133,11 +133,14 @@ class Application:
         self._app.in_worker = True
         started = asyncio.ensure_future(self._app.start())
         started.add_done_callback(self._started)
-        saving = asyncio.ensure_future(self._save_now_and_then())
+        tasks = [asyncio.ensure_future(work) for work in (self._save_now_and_then(), self._watch())]
+        for task in tasks:
+            task.add_done_callback(self._task_ended)
         crashed = asyncio.ensure_future(self._app._crashed.wait())
         stopped = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait((crashed, stopped), return_when=asyncio.FIRST_COMPLETED)
-        saving.cancel()
+        for task in tasks:
+            task.cancel()
         if crashed.done():
             self._say(f"left the group: {self._app.crash_reason!r}")
             return 70
@@ -162,6 +165,27 @@ class Application:
                 self._say(f"states could not be saved, trying again: {failure}")
             pause_s = max(SAVE_S, SAVE_SHARE * (loop.time() - begun))
 
+    def _task_ended(self, task: "asyncio.Future[None]") -> None:
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            self.failed(bug)
+
+    async def _watch(self) -> None:
+        """Measure how far behind we are, and leave when nothing moves though it could."""
+        watchdog, clock = Watchdog(), asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(WATCH_S)
+            worker = self.worker
+            positions, unread = worker.positions(), len(worker.held)
+            try:
+                ends = await asyncio.to_thread(self._ends, sorted(positions))
+                excused = worker.excused or len(positions) < unread
+            except Unavailable:
+                ends, excused = {}, True
+            self.lags = {number: max(0, ends[number] - at) for number, at in positions.items() if number in ends}
+            if watchdog.stuck(clock(), worker.progress, sum(self.lags.values()), excused):
+                problem = f"{sum(self.lags.values())} messages wait in partitions of ours, and none came for {STUCK_S:g} s"
+                self.failed(Unavailable(problem, "start it again"))
+
     async def _leave(self) -> None:
         """Save, commit, and let Faust leave the group as long as it does not take long."""
         try:
@@ -175,7 +199,7 @@ class Application:
 def _options(group: Group) -> dict[str, Any]:
     """Faust's settings. Its web server is off, for it would show the tables' content to anyone who asks."""
     options: dict[str, Any] = {
-        "broker": ";".join(f"kafka://{broker}" for broker in group.brokers),
+        "broker": ";".join(f"kafka://{broker}" for broker in group.cluster.bootstrap.split(",")),
         "web_enabled": False,
         "topic_allow_declare": False,
         "topic_disable_leader": True,
@@ -194,10 +218,25 @@ def _options(group: Group) -> dict[str, Any]:
     }
     if group.member:
         options["consumer_group_instance_id"] = group.member
-    if group.mechanism:
+    cluster = group.cluster
+    tls = _tls(cluster) if cluster.ca else None
+    if cluster.mechanism:
         options["broker_credentials"] = faust.SASLCredentials(
-            username=group.user, password=group.password, mechanism=group.mechanism, ssl_context=group.tls
+            username=cluster.user, password=cluster.password, mechanism=cluster.mechanism, ssl_context=tls
         )
-    elif group.tls is not None:
-        options["broker_credentials"] = faust.SSLCredentials(group.tls)
+    elif tls is not None:
+        options["broker_credentials"] = faust.SSLCredentials(tls)
     return options
+
+
+def _tls(cluster: Cluster) -> ssl.SSLContext:
+    """Raises BadInput when a file is not there or holds no certificate."""
+    try:
+        context = ssl.create_default_context(cafile=None if cluster.ca == SYSTEM_CA else cluster.ca)
+        if cluster.cert:
+            context.load_cert_chain(cluster.cert, cluster.key)
+    except (OSError, ssl.SSLError) as failure:
+        raise BadInput(
+            f"certificates for Kafka cannot be read: {failure}", "mend kafka_ca, kafka_cert and kafka_key in the settings"
+        ) from None
+    return context

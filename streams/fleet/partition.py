@@ -9,10 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from schemas.batch import decode_batch
+from schemas import topics
+from schemas.batch import Batch, decode_batch
 from schemas.errors import DecodeError
 from schemas.rows import Row
-from streams.join import HostState, apply, dump, load
+from streams.fleet.claims import Claims, dump_claims, load_claims, sender_of
+from streams.hosts import REPORT_NS, host_row
+from streams.join import apply, claimed
 
 
 class Message(NamedTuple):
@@ -22,16 +25,18 @@ class Message(NamedTuple):
     key      text of the host_id
     value    the encoded batch
     headers  what the producer said beside it
+    time_ns  wall clock of the broker when it arrived, 0 if not known
     """
 
     offset: int
     key: bytes
     value: bytes
     headers: dict[str, bytes]
+    time_ns: int = 0
 
 
 class SavedHost(NamedTuple):
-    """A host's state as it is kept: it covers the messages of this host below ``covers``."""
+    """A host's state (streams.fleet.claims) as it is kept: it covers the messages of this host below ``covers``."""
 
     key: bytes
     covers: int
@@ -44,25 +49,48 @@ class Taken(NamedTuple):
     rows      to be stored, then ``stored(offset)`` must be called, also when there are none
     reason    why it is a dead letter, to be kept as such before ``stored(offset)``; empty if it is none
     repeated  a saved state covers it already: nothing is to be done
+    refused   it is a dead letter for who sent it, not for what it is
+    batch     what was joined
     """
 
     rows: list[Row]
     reason: str = ""
     repeated: bool = False
+    refused: bool = False
+    batch: Batch | None = None
 
 
 @dataclass(slots=True)
 class _Host:
-    """One host: its join, the offset that this covers, and the first message that the saved state does not cover."""
+    """One host_id: its joins, the offset that these cover, and the first message that the saved state does not cover."""
 
-    state: HostState
+    claims: Claims
     covers: int = 0
     unsaved: int | None = None
 
 
 def accept(message: Message) -> str:
-    """The reason not to take a message that can be read: none."""
-    return ""
+    """The reason not to take a message: it is of a version that is not known here. Empty to take it."""
+    version = message.headers.get(topics.VERSION, topics.MESSAGE_VERSION)
+    return (
+        "" if version == topics.MESSAGE_VERSION else f"message of version {version[:16]!r}, this program reads {topics.MESSAGE_VERSION!r}"
+    )
+
+
+def _join(claims: Claims, message: Message, batch: Batch) -> list[Row] | None:
+    """The rows that follow from the batch of one of the machines; None if it cannot be told of which."""
+    known = len(claims.claimants)
+    claimant = claims.claimant(sender_of(message.headers), topics.print_of(message.value), batch)
+    if claimant is None:
+        return None
+    rows = apply(claimant.state, batch._replace(host_id=claimant.host_id))
+    machines = len(claims.claimants)
+    if known and machines > known:
+        rows += claimed(claims.claimants[0].state, claimant.state)
+    if message.time_ns >= claimant.told_ns + REPORT_NS:
+        claimant.told_ns = message.time_ns
+        rows.append(host_row(claimant.state, batch, message.time_ns, claimant.machine, machines))
+    return rows
 
 
 @dataclass(slots=True)
@@ -81,7 +109,7 @@ class Partition:
         bad = []
         for host in saved:
             try:
-                self.hosts[host.key] = _Host(load(host.state), host.covers)
+                self.hosts[host.key] = _Host(load_claims(host.state), host.covers)
             except DecodeError as broken:
                 bad.append((host.key, broken.problem))
         return bad
@@ -96,7 +124,7 @@ class Partition:
         self._unstored[offset] = None
         reason = self.refuse(message)
         if reason:
-            return Taken([], reason)
+            return Taken([], reason, refused=True)
         try:
             batch = decode_batch(message.value)
         except DecodeError as broken:
@@ -104,12 +132,14 @@ class Partition:
         if str(batch.host_id).encode() != message.key:
             return Taken([], f"the batch is of host {batch.host_id}, the message's key is another's")
         if host is None:
-            host = self.hosts[message.key] = _Host(HostState())
-        rows = apply(host.state, batch)
+            host = self.hosts[message.key] = _Host(Claims())
+        rows = _join(host.claims, message, batch)
+        if rows is None:
+            return Taken([], f"it may be a repeat or another machine's: {len(host.claims.claimants)} machines have this host_id")
         host.covers = offset + 1
         if host.unsaved is None:
             host.unsaved = offset
-        return Taken(rows)
+        return Taken(rows, batch=batch)
 
     def stored(self, offset: int) -> None:
         """The message's rows are stored, or it is among the dead letters."""
@@ -134,7 +164,7 @@ class Partition:
         if host.unsaved is not None:
             self._saving.setdefault(key, host.unsaved)
             host.unsaved = None
-        return SavedHost(key, host.covers, dump(host.state))
+        return SavedHost(key, host.covers, dump_claims(host.claims))
 
     def saved(self, key: bytes) -> None:
         """The state that was begun to be saved is kept for good."""

@@ -5,13 +5,14 @@ and writes again what was written already, the same rows with the same keys and 
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from schemas.errors import Unavailable
-from schemas.rows import Row
-from streams.fleet.partition import Message, Partition, SavedHost
+from schemas.rows import ImageKind, ImageRow, LossCause, LossRow, Row
+from streams.fleet.partition import Message, Partition, SavedHost, Taken
 from streams.fleet.storing import Portion, Storing
 
 SAVE_S = 5.0
@@ -77,8 +78,12 @@ class Counts:
     """What has happened since the start.
 
     messages     joined
+    rows         that followed from them
+    unknown      of those, images of which only their being is known
+    clashes      machines that were found to have another one's host_id
     repeated     skipped, since a saved state covered them
     dead         put among the dead letters
+    refused      of those, not taken though they may be readable: signature, version
     again        delivered a second time
     jumps        delivered out of order, and asked for again
     rebuilt      partitions that were read from their begin, since states were missing
@@ -86,8 +91,12 @@ class Counts:
     """
 
     messages: int = 0
+    rows: int = 0
+    unknown: int = 0
+    clashes: int = 0
     repeated: int = 0
     dead: int = 0
+    refused: int = 0
     again: int = 0
     jumps: int = 0
     rebuilt: int = 0
@@ -109,10 +118,16 @@ class Worker:
         refuse: Callable[[Message], str],
         say: Callable[[str], None],
         failed: Callable[[BaseException], None],
+        wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """``refuse`` says why a message is not taken, empty to take it; ``say`` tells a person one line; ``failed`` is told of bugs."""
+        """``refuse`` says why a message is not taken, empty to take it; ``say`` tells a person one line; ``failed`` is told of bugs.
+
+        ``delays_s`` says of each host's key how long after it was made its latest batch was joined, by the host's clock and ours.
+        """
         self.failed = failed
         self.counts = Counts()
+        self.delays_s: dict[bytes, float] = {}
+        self._wall_ns = wall_ns
         self.held: dict[int, _Held] = {}
         self._group = group
         self._kafka = kafka
@@ -189,11 +204,27 @@ class Worker:
 
     def _let_go(self) -> None:
         self._storing.give_up(set(self.held))
+        self.delays_s.clear()
         for one in self.held.values():
             one.gone = True
             one.ready.set()
         self.held = {}
         self._progress.set()
+
+    def positions(self) -> dict[int, int]:
+        """Of each partition whose states were read, the offset of the message that comes next."""
+        return {number: one.expected for number, one in self.held.items() if one.ready.is_set() and not one.gone}
+
+    @property
+    def progress(self) -> int:
+        """Grows with each message that is given to us."""
+        counts = self.counts
+        return counts.messages + counts.repeated + counts.dead + counts.again + counts.jumps
+
+    @property
+    def excused(self) -> bool:
+        """Whether the store, which is known to be away, holds us up."""
+        return bool(self._storing.trouble) or self._storing.waiting > WAITING_ROWS_MAX
 
     # -- messages --
 
@@ -210,12 +241,26 @@ class Worker:
             self.counts.repeated += 1
         elif taken.reason:
             self.counts.dead += 1
+            self.counts.refused += taken.refused
             self._bury(held, message, taken.reason)
         else:
-            self.counts.messages += 1
+            self._count(message, taken)
             self._store(held, message.offset, taken.rows)
         while self._storing.waiting > WAITING_ROWS_MAX and not held.gone:
             await self._next_progress()
+
+    def _count(self, message: Message, taken: Taken) -> None:
+        """Note what came of a message, and how late it was."""
+        counts = self.counts
+        counts.messages += 1
+        counts.rows += len(taken.rows)
+        for row in taken.rows:
+            if isinstance(row, ImageRow):
+                counts.unknown += row.kind == ImageKind.UNKNOWN
+            elif isinstance(row, LossRow):
+                counts.clashes += row.cause == LossCause.IDENTITY_CLASH
+        if taken.batch is not None:
+            self.delays_s[message.key] = (self._wall_ns() - taken.batch.realtime_ns) / 1e9
 
     async def _in_order(self, held: _Held, message: Message) -> bool:
         """Whether it is the message that must come next; one that is later makes the partition be read again from where it should."""

@@ -8,8 +8,8 @@ Pure: no clock, no I/O; the same log gives the same rows, wherever it is cut int
 """
 
 from streams.join.log import apply
-from streams.join.losses import rows_lost
+from streams.join.losses import claimed, rows_lost
 from streams.join.model import HostState
 from streams.join.saved import dump, load
 
-__all__ = ["HostState", "apply", "dump", "load", "rows_lost"]
+__all__ = ["HostState", "apply", "claimed", "dump", "load", "rows_lost"]

@@ -34,6 +34,17 @@ def rows_lost(state: HostState, stored_version: int) -> list[Row]:
     return rows
 
 
+def claimed(first: HostState, other: HostState) -> list[Row]:
+    """Another machine has the host_id of ``first``; its rows bear that of ``other``. One row for each of the two."""
+    told = []
+    for state, detail in (
+        (first, f"another machine has this host_id; its rows bear {other.host_id}"),
+        (other, f"this machine gives itself host_id {first.host_id}, which another machine had first"),
+    ):
+        told.append(loss_row(state, state.position, LossCause.IDENTITY_CLASH, (state.now_ns, state.now_ns), 0, detail))
+    return [*told]
+
+
 def count_lost(state: HostState, lost: int, position: int, since_ns: int, rows: list[Row]) -> None:
     """Compare a record's count of drops with what was known before it; processors may show theirs out of order, so only growth counts."""
     before = state.counters.get("lost", 0)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from schemas import rows as vocabulary
+from schemas import columns as vocabulary
+from schemas.columns import Column
 from schemas.errors import Unavailable
-from schemas.rows import Column, ImageRow, LossRow
+from schemas.rows import HostRow, ImageRow, LossRow, Row
 from store.connection import Connection, Unstorable
 
 ROWS_MAX = 20_000
@@ -34,6 +35,9 @@ class Table(NamedTuple):
 
 IMAGES = Table("images", vocabulary.IMAGES, frozenset(("host_id", "boot_id", "start_boottime", "tgid", "exec_id", "version")))
 LOSSES = Table("losses", vocabulary.LOSSES, frozenset(("host_id", "boot_id", "ring_id", "position", "cause", "version")))
+
+HOSTS = Table("hosts", vocabulary.HOSTS, frozenset(("host_id", "boot_id", "version")))
+_TABLES: tuple[tuple[type, Table], ...] = ((ImageRow, IMAGES), (LossRow, LOSSES), (HostRow, HOSTS))
 
 
 class Sink:
@@ -61,7 +65,7 @@ class Sink:
         self._clock = clock
         self._budget_s = budget_s
 
-    def write(self, rows: Sequence[ImageRow | LossRow], token_base: str) -> None:
+    def write(self, rows: Sequence[Row], token_base: str) -> None:
         """Store all rows; returns when the server has them on disk.
 
         token_base  names where the rows come from; the same rows get the same token, other rows another.
@@ -70,9 +74,8 @@ class Sink:
         Raises BadInput when the server refuses us (no such table, no right). Rows that can never be stored go to the dead letters.
         """
         deadline = self._clock() + self._budget_s
-        images = [row for row in rows if isinstance(row, ImageRow)]
-        losses = [row for row in rows if isinstance(row, LossRow)]
-        for table, part in ((IMAGES, images), (LOSSES, losses)):
+        for kind, table in _TABLES:
+            part = [row for row in rows if isinstance(row, kind)]
             for start in range(0, len(part), ROWS_MAX):
                 self._store(table, part[start : start + ROWS_MAX], token_base, deadline)
 
@@ -89,7 +92,7 @@ class Sink:
             self._connection.close()
             self._connection = None
 
-    def _store(self, table: Table, rows: Sequence[ImageRow | LossRow], base: str, deadline: float) -> None:
+    def _store(self, table: Table, rows: Sequence[Row], base: str, deadline: float) -> None:
         """One insert, halved until the rows that cannot be stored are found."""
         try:
             names, columns = _transposed(table, rows)
@@ -122,7 +125,7 @@ class Sink:
             self._wait(pause)
             pause = min(2 * pause, WAIT_MAX_S)
 
-    def _bury(self, table: Table, row: ImageRow | LossRow, error: Exception) -> None:
+    def _bury(self, table: Table, row: Row, error: Exception) -> None:
         """Keep a row that cannot be stored as a file named by its content, so that a repeat makes no second one."""
         text = f"table: {table.name}\nproblem: {error}\nrow: {row!r}\n"
         name = hashlib.sha256(repr(row).encode()).hexdigest()[:32]
@@ -146,7 +149,7 @@ def content_hash(table: Table, columns: Sequence[Sequence[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _transposed(table: Table, rows: Sequence[ImageRow | LossRow]) -> tuple[tuple[str, ...], list[list[Any]]]:
+def _transposed(table: Table, rows: Sequence[Row]) -> tuple[tuple[str, ...], list[list[Any]]]:
     """The rows as columns. Enums become plain numbers, for the driver would look for their names as Python spells them."""
     columns: list[list[Any]] = []
     for column, values in zip(table.columns, zip(*rows, strict=True), strict=True):

@@ -7,7 +7,8 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from schemas import identity
-from schemas.rows import IMAGES, LOSSES, Column, EndKind, ImageKind, ImageRow, LossCause, LossRow
+from schemas.columns import IMAGES, LOSSES, Column
+from schemas.rows import EndKind, ImageKind, ImageRow, LossCause, LossRow
 
 ENUMS = {"kind": ImageKind, "end_kind": EndKind, "cause": LossCause, "chain_kind": ImageKind}
 TIME_MAX = 2_000_000_000 * 10**9

@@ -5,8 +5,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from schemas.columns import ALIASES, HOSTS, IMAGES, LOSSES, Column
 from schemas.identity import cpid
-from schemas.rows import ALIASES, IMAGES, LOSSES, Column, ImageRow, LossRow
+from schemas.rows import ImageRow, LossRow
 from tests.contract.conftest import Store
 from tests.contract.rows import ENUMS, image, images, loss, losses
 
@@ -23,6 +24,7 @@ def test_tables_are_what_the_row_classes_say(store: Store) -> None:
     stored = [(column.name, column.type, "") for column in IMAGES]
     assert _columns(store, "images") == stored + [(column.name, column.type, "ALIAS") for column in ALIASES]
     assert _columns(store, "losses") == [(column.name, column.type, "") for column in LOSSES]
+    assert _columns(store, "hosts") == [(column.name, column.type, "") for column in HOSTS]
 
 
 def _readback(store: Store, table: str, columns: tuple[Column, ...]) -> list[tuple[Any, ...]]:

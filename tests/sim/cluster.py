@@ -63,7 +63,7 @@ class Storing:
     """In place of the thread: rows are stored when the loop comes round, or when the simulated process lives no more, never."""
 
     def __init__(self, member: "Member") -> None:
-        self.waiting = 0
+        self.waiting, self.trouble = 0, ""
         self._member = member
         self._portions: list[Portion] = []
 

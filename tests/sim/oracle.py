@@ -11,7 +11,7 @@ from uuid import UUID
 from schemas.events import PROBE_COMM, Exec, Flag, Fork, Mark, MarkRecord, Seen
 from schemas.identity import NIL, task_id
 from schemas.limits import ANCESTORS_MAX, CHAIN_ELEMENTS_MAX, FOLD_NS, REFRESH_NS
-from schemas.rows import EndKind, ImageKind, ImageRow, LossRow
+from schemas.rows import EndKind, HostRow, ImageKind, ImageRow, LossRow, Row
 from tests.sim.channel import Log
 from tests.sim.host import Boot, Entry, Image, Process, Snapshot
 
@@ -37,11 +37,13 @@ class Store:
     losses: dict[tuple[object, ...], LossRow]
 
 
-def store_of(rows: Iterable[ImageRow | LossRow]) -> Store:
-    """What remains of the rows. Rows that tie must be identical."""
+def store_of(rows: Iterable[Row]) -> Store:
+    """What remains of the rows of images and losses. Rows that tie must be identical."""
     store = Store({}, {})
     for row in rows:
         kept: dict[Any, Any]
+        if isinstance(row, HostRow):
+            continue
         if isinstance(row, ImageRow):
             kept, key = store.images, (row.boot_id, row.start_boottime, row.tgid, row.exec_id)
         else:

@@ -11,7 +11,7 @@ from schemas import events
 from schemas.batch import Batch, BatchKind, frame
 from schemas.errors import Unavailable
 from schemas.events import Kind, Mark
-from schemas.rows import ImageRow, LossCause, LossRow, Row
+from schemas.rows import HostRow, ImageRow, LossCause, LossRow, Row
 from streams import embedded
 from streams.embedded import Embedded, Host
 
@@ -120,10 +120,14 @@ class FakeRecorder:
 class FakeStore:
     """A store that keeps the newest version of each row, as ReplacingMergeTree does."""
 
-    rows: dict[tuple[object, ...], Row] = field(default_factory=dict)
+    rows: dict[tuple[object, ...], ImageRow | LossRow] = field(default_factory=dict)
+    reports: list[HostRow] = field(default_factory=list)
 
     def write(self, rows: list[Row], token_base: str) -> None:
         for row in rows:
+            if isinstance(row, HostRow):
+                self.reports.append(row)
+                continue
             if isinstance(row, ImageRow):
                 key: tuple[object, ...] = (row.start_boottime, row.tgid, row.exec_id)
             else:
@@ -163,7 +167,7 @@ def drain(stream: Embedded) -> None:
         pass
 
 
-def reference() -> dict[tuple[object, ...], Row]:
+def reference() -> dict[tuple[object, ...], ImageRow | LossRow]:
     store = FakeStore()
     ring = FakeRing(b"".join(map(frame, script())))
     with tempfile.TemporaryDirectory() as directory:
@@ -357,3 +361,12 @@ def test_a_suspend_is_no_gap(tmp_path: Path) -> None:
         assert stream.progress.recording
     assert not [one for one in recorder.marks if one[0] == Mark.LINKS_LOST]
     assert stream.progress.snapshots == 2, "one at the start, one after waking"
+
+
+def test_the_host_is_reported_now_and_then(tmp_path: Path) -> None:
+    ring, store = FakeRing(b"".join(map(frame, script()))), FakeStore()
+    stream = Embedded(FakeRecorder(ring), store, tmp_path / "state", clock(1 * MS))
+    drain(stream)
+    (first,) = store.reports
+    assert (first.host_id, first.host, first.claims, first.machines, first.ring_id) == (HOST_ID, b"h", HOST_ID, 1, RING_ID)
+    assert first.recording and first.living == 2 and 0 < first.position <= stream.state.position

@@ -5,17 +5,18 @@ from enum import IntEnum
 
 import pytest
 
+from schemas.columns import ALIASES, HOSTS, IMAGES, LOSSES, Column
 from schemas.events import Flag, Mark
-from schemas.rows import ALIASES, IMAGES, LOSSES, Column, EndKind, ImageKind, ImageRow, LossCause, LossRow
+from schemas.rows import EndKind, HostRow, ImageKind, ImageRow, LossCause, LossRow
 
 
-@pytest.mark.parametrize(("row", "columns"), [(ImageRow, IMAGES), (LossRow, LOSSES)])
-def test_columns_are_the_fields_in_order(row: type[ImageRow] | type[LossRow], columns: tuple[Column, ...]) -> None:
+@pytest.mark.parametrize(("row", "columns"), [(ImageRow, IMAGES), (LossRow, LOSSES), (HostRow, HOSTS)])
+def test_columns_are_the_fields_in_order(row: type[ImageRow] | type[LossRow] | type[HostRow], columns: tuple[Column, ...]) -> None:
     assert tuple(column.name for column in columns) == row._fields
 
 
 def test_every_column_says_what_it_means_and_whence_it_comes() -> None:
-    for column in (*IMAGES, *LOSSES, *ALIASES):
+    for column in (*IMAGES, *LOSSES, *HOSTS, *ALIASES):
         assert column.says and column.source, column.name
         assert not column.says.endswith("."), column.name
 
@@ -27,7 +28,7 @@ def test_names_are_unique() -> None:
 
 def test_types_are_of_the_store() -> None:
     known = r"UUID|LowCardinality\(String\)|String|Bool|UInt(8|16|32|64)|DateTime64\(9, 'UTC'\)|DateTime\('UTC'\)|Enum8\(.*\)"
-    for column in (*IMAGES, *LOSSES, *ALIASES):
+    for column in (*IMAGES, *LOSSES, *HOSTS, *ALIASES):
         inner = re.sub(r"^(Array|Nullable)\((.*)\)$", r"\2", column.type)
         assert re.fullmatch(known, inner), f"{column.name}: {column.type}"
 
