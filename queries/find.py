@@ -5,13 +5,14 @@ Nothing that a person wrote becomes SQL: values are parameters, column names are
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from queries.globs import fits
 from queries.rows import S, Source, columns, make
+from schemas.columns import ALIASES, IMAGES
 from schemas.errors import BadInput
-from schemas.rows import ALIASES, IMAGES, EndKind, ImageKind
+from schemas.rows import EndKind, ImageKind
 
 TYPES: Mapping[str, str] = {column.name: column.type for column in (*IMAGES, *ALIASES)}
 _COMPARISON = re.compile(r"([a-z_]+)\s*(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
@@ -84,6 +85,12 @@ def began(since_ns: int | None = None, until_ns: int | None = None) -> Iterator[
         yield Condition("begin < fromUnixTimestamp64Nano({value#:Int64})", {"value#": until_ns})
 
 
+def created(since_ns: int | None) -> Iterator[Condition]:
+    """Its process was created at or after this."""
+    if since_ns is not None:
+        yield Condition("start >= fromUnixTimestamp64Nano({value#:Int64})", {"value#": since_ns})
+
+
 def kinds(names: Sequence[str]) -> Condition:
     """One of these kinds."""
     known = [ImageKind[name.upper()].name.lower() for name in names]
@@ -103,9 +110,25 @@ def lived(begin_ns: int, end_ns: int) -> Iterator[Condition]:
     )
 
 
-def under(task_id: UUID) -> Condition:
-    """It descends from this process."""
-    return Condition("has(ancestor_ids, {value#:UUID})", {"value#": task_id})
+class Process(Protocol):
+    """The columns that name a process."""
+
+    @property
+    def host_id(self) -> UUID: ...
+    @property
+    def boot_id(self) -> UUID: ...
+    @property
+    def task_id(self) -> UUID: ...
+    @property
+    def start_boottime(self) -> int: ...
+
+
+def under(process: Process) -> Condition:
+    """It descends from this process. Nothing of another host or boot can, nor what was there before it: the tables are in this order."""
+    return Condition(
+        "(host_id = {host#:UUID} AND boot_id = {boot#:UUID} AND start_boottime >= {start#:UInt64} AND has(ancestor_ids, {value#:UUID}))",
+        {"host#": process.host_id, "boot#": process.boot_id, "start#": process.start_boottime, "value#": process.task_id},
+    )
 
 
 def under_name(pattern: str) -> Condition:
@@ -152,12 +175,17 @@ def statement(shape: type[S], conditions: Sequence[Condition], limit: int | None
     if limit is None:
         return f"SELECT {columns(shape)} {newest(where)} ORDER BY {KEY}", params
     order = "ORDER BY begin DESC, tgid DESC, exec_id DESC"
-    return f"SELECT {columns(shape)} {whole_rows(where, f'{order} LIMIT {{limit:UInt64}}')} {order}", {**params, "limit": limit}
+    # On a cluster each server chooses so many of its own, so the limit holds for all of them together once more.
+    chosen = whole_rows(where, f"{order} LIMIT {{limit:UInt64}}")
+    return f"SELECT {columns(shape)} {chosen} {order} LIMIT 1 BY {KEY} LIMIT {{limit:UInt64}}", {**params, "limit": limit}
 
 
 def whole_rows(where: str, choice: str = "") -> str:
     """``FROM … WHERE …`` of the newest rows that fit, for few rows of many columns: which they are is found in the columns of
-    the condition, and the others are then read of these rows alone. ``choice`` may order and limit them."""
+    the condition, and the others are then read of these rows alone. ``choice`` may order and limit them.
+
+    A row that was stored twice lies in the table twice until a merge, so ``LIMIT 1 BY`` the key belongs behind it.
+    """
     chosen = f"SELECT {KEY}, version {newest(where)} {choice}"
     return f"FROM images WHERE ({KEY}, version) IN ({chosen})"
 
@@ -167,19 +195,10 @@ def find(source: Source, shape: type[S], conditions: Sequence[Condition], limit:
     last, in the order in which they began."""
     sql, params = statement(shape, conditions, limit)
     if limit is not None:
-        yield from reversed(list(once(make(shape, source.query(sql, params).rows))))
+        yield from reversed(list(make(shape, source.query(sql, params).rows)))
         return
     stream = source.stream(sql, params, STREAM_SETTINGS)
     try:
         yield from make(shape, stream)
     finally:
         stream.close()
-
-
-def once(rows: Iterable[S]) -> Iterator[S]:
-    """Rows without their equals: a row that was stored twice lies in the table twice until a merge."""
-    before = None
-    for row in rows:
-        if row != before:
-            yield row
-        before = row

@@ -35,6 +35,8 @@ class Image(Protocol):
     """The columns that a walk needs (ImageRow and queries.rows.Chained have them)."""
 
     @property
+    def host_id(self) -> UUID: ...
+    @property
     def host(self) -> bytes: ...
     @property
     def task_id(self) -> UUID: ...
@@ -214,8 +216,10 @@ def missing(images: Iterable[Image], known: Mapping[UUID, object]) -> set[UUID]:
     return {task_id for image in images for task_id in image.ancestor_ids if task_id != NIL and task_id not in known}
 
 
-ANCESTORS = f"WHERE task_id IN ({{ids:Array(UUID)}}) AND start <= fromUnixTimestamp64Nano({{latest:Int64}}) {NEWEST}"
-"""The rows of processes by their ids, none of which began after ``latest`` (nanoseconds)."""
+ANCESTORS = f"""
+WHERE host_id IN ({{hosts:Array(UUID)}}) AND task_id IN ({{ids:Array(UUID)}})
+  AND start <= fromUnixTimestamp64Nano({{latest:Int64}}) {NEWEST}"""
+"""The rows of processes by their ids, on these hosts, none of which began after ``latest`` (nanoseconds)."""
 
 _IDS_AT_ONCE = 2000
 
@@ -225,13 +229,13 @@ def fetch_ancestors(source: Source, shape: type[R], images: Sequence[Image]) -> 
     known: dict[UUID, dict[int, R]] = {}
     asked: set[UUID] = set()
     wanted = {image.task_id for image in images} | missing(images, {})
-    latest = max((image.start for image in images), default=0)
+    where = {"hosts": sorted({image.host_id for image in images}), "latest": max((image.start for image in images), default=0)}
     while wanted:
         asked |= wanted
         found: list[R] = []
         ids = sorted(wanted)
         for at in range(0, len(ids), _IDS_AT_ONCE):
-            found += fetch(source, shape, ANCESTORS, {"ids": ids[at : at + _IDS_AT_ONCE], "latest": latest})
+            found += fetch(source, shape, ANCESTORS, {**where, "ids": ids[at : at + _IDS_AT_ONCE]})
         fresh = known_of(found)
         known.update(fresh)
         wanted = missing((row for rows in fresh.values() for row in rows.values()), {}) - asked

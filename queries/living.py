@@ -1,17 +1,40 @@
 """Processes that live, with their histories."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from uuid import UUID
 
-from queries.find import joined, living, once, text, whole_rows
+from queries import hostnames
+from queries.find import KEY, Condition, joined, living, newest, whole_rows
 from queries.history import History, fetch_ancestors, walk
 from queries.rows import Chained, Source, columns, make
 
+AT_ONCE = 5000
+"""Living processes whose rows, and those of their ancestors, are held in memory: whole hosts up to this many, or one host."""
 
-def fetch_living(source: Source, host: str = "") -> Iterator[History[Chained]]:
-    """The history of each living process, in the order in which they were created."""
-    where, params = joined([living(), *([text("host", host)] if host else [])])
-    answer = source.query(f"SELECT {columns(Chained)} {whole_rows(where)} ORDER BY host, start, tgid", params)
-    images = list(once(make(Chained, answer.rows)))
-    known = fetch_ancestors(source, Chained, images)
-    for image in images:
-        yield walk(image, known)
+
+def fetch_living(source: Source, conditions: Sequence[Condition] = ()) -> Iterator[History[Chained]]:
+    """The history of each living process that fits, host by host in the order of their names, in the order in which they were created."""
+    wanted = [living(), *conditions]
+    for some in _portions(source, wanted):
+        where, params = joined([*wanted, hostnames.among(some)])
+        sql = f"SELECT {columns(Chained)} {whole_rows(where)} ORDER BY host, host_id, start, tgid, exec_id LIMIT 1 BY {KEY}"
+        images = list(make(Chained, source.query(sql, params).rows))
+        known = fetch_ancestors(source, Chained, images)
+        for image in images:
+            yield walk(image, known)
+
+
+def _portions(source: Source, wanted: Sequence[Condition]) -> Iterator[list[UUID]]:
+    """The hosts that have such processes, so many at a time."""
+    where, params = joined(wanted)
+    found = source.query(f"SELECT host_id, any(host) AS name, count() {newest(where)} GROUP BY host_id ORDER BY name, host_id", params).rows
+    portion: list[UUID] = []
+    held = 0
+    for host_id, _, number in found:
+        if portion and held + number > AT_ONCE:
+            yield portion
+            portion, held = [], 0
+        portion.append(host_id)
+        held += number
+    if portion:
+        yield portion

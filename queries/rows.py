@@ -59,7 +59,9 @@ def fields_of(shape: type[S]) -> tuple[str, ...]:
 class Brief(NamedTuple):
     """The columns of an image that trees and lists need; meanings in schemas.rows.IMAGES."""
 
+    host_id: UUID
     host: bytes
+    boot_id: UUID
     task_id: UUID
     tgid: int
     exec_id: int
@@ -87,7 +89,9 @@ class Brief(NamedTuple):
 class Chained(NamedTuple):
     """A Brief and its chain, for what walks or shows histories of many images."""
 
+    host_id: UUID
     host: bytes
+    boot_id: UUID
     task_id: UUID
     tgid: int
     exec_id: int

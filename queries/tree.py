@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from queries import find as finding
 from queries.rows import NEWEST, Brief, Source, fetch
-from schemas.rows import EndKind
+from schemas.rows import EndKind, ImageRow
 
 
 @dataclass(slots=True)
@@ -27,21 +28,37 @@ class Node:
         return bool(self.images) and self.images[-1].end_kind == EndKind.LIVING
 
 
-DESCENDANTS = f"""
-WHERE has(ancestor_ids, {{task_id:UUID}}) AND host = {{host:String}} AND start >= fromUnixTimestamp64Nano({{start:Int64}}) {NEWEST}"""
-"""Newest rows of all images of all processes that descend from one."""
-
-OF_PROCESS = f"WHERE task_id = {{task_id:UUID}} {NEWEST}"
+OF_PROCESS = f"""
+WHERE host_id = {{host_id:UUID}} AND boot_id = {{boot_id:UUID}} AND start_boottime = {{start_boottime:UInt64}} AND tgid = {{tgid:UInt32}}
+{NEWEST}"""
 """Newest rows of all images of one process."""
-
-_CLOCK_STEP_NS = 86_400_000_000_000
-"""A clock set back can give a child an earlier wall time than its creator."""
+_IDS_AT_ONCE = 2000
 
 
-def fetch_descendants(source: Source, task_id: UUID, host: bytes, start_ns: int) -> list[Brief]:
-    """Images of the process and of all that descend from it, as stored."""
-    params = {"task_id": task_id, "host": host, "start": max(0, start_ns - _CLOCK_STEP_NS)}
-    return fetch(source, Brief, OF_PROCESS, params) + fetch(source, Brief, DESCENDANTS, params)
+def fetch_descendants(source: Source, image: ImageRow, dead: bool = True, since_ns: int | None = None) -> list[Brief]:
+    """Images of the image's process and of all that descend from it, as stored.
+
+    Without ``dead`` only of processes that live, with ``since_ns`` only of those created at or after it, and of the processes between
+    them and the root: what nobody asked for is not read.
+    """
+    own = {"host_id": image.host_id, "boot_id": image.boot_id, "start_boottime": image.start_boottime, "tgid": image.tgid}
+    rows = fetch(source, Brief, OF_PROCESS, own)
+    below = finding.under(image)
+    if dead and since_ns is None:
+        where, params = finding.joined([below])
+        return rows + fetch(source, Brief, f"WHERE {where} {NEWEST}", params)
+    wanted = [below, *finding.created(since_ns), *([] if dead else [finding.living()])]
+    where, params = finding.joined(wanted)
+    kept: set[UUID] = set()
+    for task_id, ancestor_ids in source.query(f"SELECT task_id, ancestor_ids {finding.newest(where)}", params).rows:
+        kept |= {task_id, *ancestor_ids[: ancestor_ids.index(image.task_id)]}
+    ids = sorted(kept)
+    for at in range(0, len(ids), _IDS_AT_ONCE):
+        where, params = finding.joined(
+            [below, finding.Condition("task_id IN ({value#:Array(UUID)})", {"value#": ids[at : at + _IDS_AT_ONCE]})]
+        )
+        rows += fetch(source, Brief, f"WHERE {where} {NEWEST}", params)
+    return rows
 
 
 def build(root_id: UUID, images: Sequence[Brief]) -> Node:

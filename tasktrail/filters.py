@@ -6,9 +6,11 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from queries import find as finding
+from queries import hostnames
 from queries.find import Condition
 from queries.rows import Source
 from queries.targets import find_image, parse_target
+from tasktrail.options import host_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,7 +40,7 @@ _OPTIONS = (
     click.option("--tty", metavar=GLOB, help="Controlling terminal, such as pts/0."),
     click.option("--cgroup", metavar=GLOB, help="Last component of the cgroup."),
     click.option("--cwd", metavar=GLOB, help="Working directory at exec."),
-    click.option("--host", metavar=GLOB, help="Name of the host."),
+    host_option("Only on these hosts"),
     click.option(
         "--under",
         metavar="PROCESS",
@@ -66,7 +68,9 @@ def conditions(source: Source, filters: Filters) -> list[Condition]:
     wanted: list[Condition] = []
     if filters.comm is not None:
         wanted.append(finding.comm(filters.comm))
-    for column in ("exe", "tty", "cgroup", "cwd", "host"):
+    if filters.host:
+        wanted.append(hostnames.named(filters.host))
+    for column in ("exe", "tty", "cgroup", "cwd"):
         pattern = getattr(filters, column)
         if pattern is not None:
             wanted.append(finding.text(column, pattern))
@@ -78,6 +82,8 @@ def conditions(source: Source, filters: Filters) -> list[Condition]:
         if target.name and not target.host:
             wanted.append(finding.under_name(target.name))
         else:
-            wanted.append(finding.under(find_image(source, target).task_id))
+            # A pid without a host is meant on the host that is looked at.
+            host = filters.host or "" if not target.host else ""
+            wanted.append(finding.under(find_image(source, target.within(host))))
     wanted.extend(map(finding.comparison, filters.where))
     return wanted

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from queries import find as finding
+from queries import hostnames
 from queries.endings import short_ending
 from queries.history import label
 from queries.quoting import command_line, quote_name
@@ -85,9 +86,9 @@ def find(
 def cells(rows: Sequence[Brief]) -> Iterator[tuple[str, str, str, str, str]]:
     """The table's cells."""
     now_ns = time.time_ns()
-    several = len({row.host for row in rows}) > 1
+    keys = hostnames.keys(hostnames.Host(row.host_id, row.host) for row in rows)
     for row in rows:
         name = label(row.tgid, row.comm if row.kind != ImageKind.UNKNOWN or row.comm else None)
-        host = f"{quote_name(row.host)}:" if several else ""
+        host = f"{keys[row.host_id]}:" if len(keys) > 1 else ""
         user = quote_name(row.user) if row.user else str(row.uid)
         yield show_clock(row.begin, now_ns), user, host + name, command_line(row.argv), short_ending(row)

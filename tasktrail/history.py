@@ -7,11 +7,10 @@ from queries.history import History, history_of, label, readable
 from queries.patch_chain import elements_of
 from queries.quoting import command_line, quote_name
 from queries.records import history_object
-from queries.targets import find_image, parse_target
 from queries.times import Moment, show_time
 from schemas.rows import ImageKind, ImageRow
 from tasktrail import terminal
-from tasktrail.options import Time, closing, json_option, reading, store_options, write_line
+from tasktrail.options import Time, closing, json_option, pick, process_options, reading, store_options, write_line
 
 HOW = {ImageKind.EXEC: "exec", ImageKind.FORK: "fork", ImageKind.SEEN: "seen", ImageKind.UNKNOWN: "?"}
 
@@ -23,32 +22,37 @@ HOW = {ImageKind.EXEC: "exec", ImageKind.FORK: "fork", ImageKind.SEEN: "seen", I
         "tasktrail history make --long",
         "tasktrail history '*/cc1' --json",
         "tasktrail history web1:4711 --format patch",
+        "tasktrail history make --host 'build-*' --since 1h --store clickhouse://reader@db.example/tasktrail",
     )
 )
-@click.argument("process")
-@click.option(
-    "--at",
-    type=Time(),
-    metavar="TIME",
-    help="The process that PROCESS meant then: 10:32, 10:32:05, 2026-11-25T10:32, or 2h for two hours ago.",
-)
+@process_options
+@click.option("--since", type=Time(), metavar="TIME", help="PROCESS is one that was created at or after it.")
 @click.option("--long", "long_form", is_flag=True, help="One line per program: when, who, command line, working directory, how it ended.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "patch"]), help="patch: the string of the 2023 kernel patch.")
 @json_option
 @store_options
 def history(
-    process: str, at: Moment | None, long_form: bool, form: str | None, as_json: bool, store: str | None, config_file: str | None
+    process: str,
+    at: Moment | None,
+    host: str | None,
+    since: Moment | None,
+    long_form: bool,
+    form: str | None,
+    as_json: bool,
+    store: str | None,
+    config_file: str | None,
 ) -> None:
     """Show how a process came to be, from the first process to it.
 
     PROCESS is a pid (the living process, else the last one that had it), a name or a path, also with * and ?, or a task_id;
-    HOST: may stand before a pid or a name.
+    HOST: may stand before a pid or a name, and must where the store holds several hosts that had that pid. HOST is a name, a pattern, or a
+    host_id or its first eight digits.
 
     The first line is the chain: every process on the way, by the program that it ran when it created the next one. What is not known is
     a bare ?. The second line says how complete the chain is.
     """
     with reading(store, config_file) as source:
-        found = history_of(source, find_image(source, parse_target(process), at))
+        found = history_of(source, pick(source, process, at, host, since))
         if form == "patch":
             click.echo(patch.history_string(*elements_of(found)))
         elif as_json or form == "json":

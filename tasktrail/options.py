@@ -1,4 +1,4 @@
-"""What the reading commands share: --store, --config, --json and --format, times and targets as arguments, and the open store."""
+"""What the reading commands share: --store, --config, --host, --json, times and processes as arguments, and the open store."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -10,8 +10,10 @@ import click
 
 from queries.jsonlines import line
 from queries.rows import Source
+from queries.targets import assumed, find_image, parse_target
 from queries.times import Moment, parse_moment
 from schemas.errors import BadInput
+from schemas.rows import ImageRow
 from tasktrail.settings import InForce, read_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,6 +55,30 @@ def store_options(command: F) -> F:
     )
     config = click.option("--config", "config_file", metavar="FILE", help="Settings file.  [default: /etc/tasktrail/tasktrail.toml]")
     return store(config(command))
+
+
+def host_option(says: str) -> Callable[[F], F]:
+    """--host."""
+    text = f"{says}: a name, a pattern, or a host_id or the first eight or more digits of one."
+    return click.option("--host", metavar="NAME|HOST_ID|GLOB", help=text)
+
+
+def process_options(command: F) -> F:
+    """PROCESS, --at and --host, which say what process is meant; ``pick`` takes them."""
+    at = click.option(
+        "--at", type=Time(), metavar="TIME", help="The process that PROCESS meant then: 10:32, 10:32:05, 2026-11-25T10:32, or 2h ago as 2h."
+    )
+    return click.argument("process")(at(host_option("The host of PROCESS")(command)))
+
+
+def pick(source: Source, process: str, at: Moment | None, host: str | None, since: Moment | None = None) -> ImageRow:
+    """The image that is meant. On a store of several hosts, where none is named but one alone fits, stderr says which. Raises BadInput."""
+    target = parse_target(process).within(host or "", since.begin_ns if since else None)
+    image = find_image(source, target, at)
+    remark = assumed(source, target, image)
+    if remark:
+        click.echo(f"tasktrail: {remark}", err=True)
+    return image
 
 
 def json_option(command: F) -> F:

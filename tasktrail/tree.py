@@ -10,12 +10,11 @@ from queries.history import label
 from queries.quoting import command_line, quote_name
 from queries.records import row_object
 from queries.rows import Brief
-from queries.targets import find_image, parse_target
 from queries.times import Moment
 from queries.tree import Node
 from schemas.rows import ImageKind
 from tasktrail import terminal
-from tasktrail.options import Time, closing, json_option, reading, store_options, write_line
+from tasktrail.options import Time, closing, json_option, pick, process_options, reading, store_options, write_line
 
 
 @click.command(
@@ -23,23 +22,33 @@ from tasktrail.options import Time, closing, json_option, reading, store_options
         "tasktrail tree 812",
         "tasktrail tree 812 --dead",
         "tasktrail tree sshd --at 10:32 --dead",
+        "tasktrail tree web1:sshd --dead --since 1h",
         "tasktrail tree 1 --json | jq -r 'select(.kind == \"exec\") | .exe'",
     )
 )
-@click.argument("process")
+@process_options
 @click.option("--dead", is_flag=True, help="Ended processes too; else only those that lead to living ones.")
-@click.option("--at", type=Time(), metavar="TIME", help="The process that PROCESS meant then.")
+@click.option("--since", type=Time(), metavar="TIME", help="Only processes created at or after it, and what leads to them.")
 @json_option
 @store_options
-def tree(process: str, dead: bool, at: Moment | None, as_json: bool, store: str | None, config_file: str | None) -> None:
+def tree(
+    process: str,
+    at: Moment | None,
+    host: str | None,
+    dead: bool,
+    since: Moment | None,
+    as_json: bool,
+    store: str | None,
+    config_file: str | None,
+) -> None:
     """Show everything that a process ever started, as a tree.
 
     A process stands below the one that created it, even when that one has ended and the kernel gave the orphan another parent. In a pipe
     every image is one JSON object, with its depth.
     """
     with reading(store, config_file) as source:
-        image = find_image(source, parse_target(process), at)
-        root = trees.build(image.task_id, trees.fetch_descendants(source, image.task_id, image.host, image.start))
+        image = pick(source, process, at, host)
+        root = trees.build(image.task_id, trees.fetch_descendants(source, image, dead, since.begin_ns if since else None))
     if not dead:
         trees.living_only(root)
     if as_json or not terminal.on_terminal():

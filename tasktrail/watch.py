@@ -2,20 +2,22 @@
 
 import select
 import sys
+import time
 from typing import Any
 
 import click
 
+from queries import hostnames
 from queries.completeness import is_complete
 from queries.history import History, readable
 from queries.quoting import command_line, quote_name
 from queries.records import history_object
 from queries.rows import Chained
-from queries.times import show_time
+from queries.times import Moment, show_time
 from queries.watch import Watcher
 from tasktrail import terminal
 from tasktrail.filters import conditions, filter_options, take
-from tasktrail.options import closing, json_option, reading, store_options, write_line
+from tasktrail.options import Time, closing, json_option, reading, store_options, write_line
 
 
 @click.command(
@@ -23,6 +25,7 @@ from tasktrail.options import closing, json_option, reading, store_options, writ
         "tasktrail watch",
         "tasktrail watch --under sshd",
         "tasktrail watch --user root --exe '/tmp/*'",
+        "tasktrail watch --host 'web-*' --since 10m",
         "tasktrail watch --json | jq -r .history",
     )
 )
@@ -35,10 +38,19 @@ from tasktrail.options import closing, json_option, reading, store_options, writ
     metavar="SECONDS",
     help="Time between two looks at the store.",
 )
+@click.option("--since", type=Time(), metavar="TIME", help="Begin with what began at or after it.  [default: what comes from now on]")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N execs.")
 @json_option
 @store_options
-def watch(interval: float, count: int | None, as_json: bool, store: str | None, config_file: str | None, **filters: Any) -> None:
+def watch(
+    interval: float,
+    since: Moment | None,
+    count: int | None,
+    as_json: bool,
+    store: str | None,
+    config_file: str | None,
+    **filters: Any,
+) -> None:
     """Show each exec as it happens, with its chain, until Ctrl-C.
 
     An exec is shown once its row is stored: some tenths of a second after it, or when it ends. None is left out and none comes twice.
@@ -46,8 +58,10 @@ def watch(interval: float, count: int | None, as_json: bool, store: str | None, 
     as_json = as_json or not terminal.on_terminal()
     try:
         with reading(store, config_file) as source:
-            watcher = Watcher(source, conditions(source, take(filters)))
-            watcher.start()
+            wanted = take(filters)
+            hosts = hostnames.named(wanted.host) if wanted.host else None
+            watcher = Watcher(source, time.time_ns, conditions(source, wanted), hosts)
+            watcher.start(since.begin_ns if since else None)
             _follow(watcher, interval, count, as_json)
     except KeyboardInterrupt:
         return

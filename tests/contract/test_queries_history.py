@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from queries import history, living, patch, targets, tree
+from queries import history, hostnames, living, patch, targets, tree
 from queries.history import Origin, readable
 from queries.patch_chain import elements_of
 from queries.times import Moment
@@ -97,11 +97,16 @@ def test_patch_string_is_the_patch_s(world: Store) -> None:
 
 def test_tree_shows_all_descendants_orphans_too_and_the_living_by_default(world: Store) -> None:
     image = targets.find_image(world.reader, targets.parse_target("812"))
-    found = tree.fetch_descendants(world.reader, image.task_id, image.host, image.start)
+    found = tree.fetch_descendants(world.reader, image)
     everything = [(node.tgid, depth) for node, depth in tree.walk(tree.build(image.task_id, found))]
     assert everything == [(812, 0), (899, 1), (901, 2), (4711, 3), (4650, 3), (4700, 4), (4711, 5), (4800, 4)]
     some = [(node.tgid, depth) for node, depth in tree.walk(tree.living_only(tree.build(image.task_id, found)))]
     assert some == [(812, 0), (899, 1), (901, 2), (4650, 3), (4700, 4), (4711, 5), (4800, 4)]
+    fewer = tree.fetch_descendants(world.reader, image, dead=False)
+    assert [(node.tgid, depth) for node, depth in tree.walk(tree.living_only(tree.build(image.task_id, fewer)))] == some
+    assert {one.task_id for one in fewer} < {one.task_id for one in found} | {image.task_id}
+    late = tree.fetch_descendants(world.reader, image, since_ns=BEGIN + 41 * S)
+    assert [node.tgid for node, _ in tree.walk(tree.build(image.task_id, late))] == [812, 899, 901, 4650, 4700, 4711, 4800]
 
 
 def test_ps_lists_the_living_with_their_chains(world: Store) -> None:
@@ -110,7 +115,7 @@ def test_ps_lists_the_living_with_their_chains(world: Store) -> None:
     assert found[4800] == "systemd(1) > sshd(812) > sshd(899) > bash(901) > make(4650) > sleep(4800)"
     assert found[901] == "systemd(1) > sshd(812) > sshd(899) > python3(901)"
     assert found[6000] == "systemd(1) > 'a(1) > b'(6000)"
-    assert not list(living.fetch_living(world.reader, "web2"))
+    assert not list(living.fetch_living(world.reader, [hostnames.named("web2")]))
 
 
 def test_where_rows_are_gone_the_kept_chain_goes_on_and_says_so(store: Store) -> None:

@@ -233,7 +233,9 @@ def test_several_hosts_or_several_of_a_name_are_listed() -> None:
         BadInput, match=r"7 could be h1:sh\(7\) since .*, h2:sh\(7\) since|7 could be h2:sh\(7\) since .*, h1:sh\(7\) since"
     ):
         pick("7", [candidate(7, 10, None), candidate(7, 10, None, host=TWO)])
-    assert pick("7", [candidate(7, 10, 20), candidate(7, 12, None, host=TWO)]) == candidate(7, 12, None, host=TWO)
+    with pytest.raises(BadInput, match="could be"):
+        # That it lives on the one does not say that it is meant.
+        pick("7", [candidate(7, 10, 20), candidate(7, 12, None, host=TWO)])
     with pytest.raises(BadInput, match="could be"):
         pick("sh", [candidate(7, 10, None), candidate(8, 10, None)])
     with pytest.raises(BadInput, match=r"and 12 more"):
@@ -248,6 +250,10 @@ def test_several_hosts_or_several_of_a_name_are_listed() -> None:
         ("web1:4711", Target("web1:4711", "web1", tgid=4711)),
         ("web1.example:make", Target("web1.example:make", "web1.example", name="make")),
         ("make", Target("make", name="make")),
+        ("web-*:4711", Target("web-*:4711", "web-*", tgid=4711)),
+        ("0f3e51aa:make", Target("0f3e51aa:make", "0f3e51aa", name="make")),
+        ("tmux: server", Target("tmux: server", name="tmux: server")),
+        ("*/cc1:x", Target("*/cc1:x", name="*/cc1:x")),
         ("kworker/0:1", Target("kworker/0:1", name="kworker/0:1")),
         ("*/bin/make", Target("*/bin/make", name="*/bin/make")),
         (
