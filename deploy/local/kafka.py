@@ -55,11 +55,15 @@ def jars() -> Path:
     return directory
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(wanted: int = 0) -> int:
+    """A port of 127.0.0.1 that nobody listens on: the wanted one if that is so."""
+    for port in (wanted, 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            # As servers do: connections of the last life may still be in TIME_WAIT.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise Unavailable("no TCP port is free on 127.0.0.1")
 
 
 class Kafka:
@@ -72,12 +76,16 @@ class Kafka:
         host: str = "127.0.0.1",
         settings: Mapping[str, str] | None = None,
         users: Sequence[str] = (),
+        own_session: bool = False,
     ) -> None:
-        """``settings`` are the broker's, by its names; ``users`` are what `kafka-storage format --add-scram` takes."""
+        """``settings`` are the broker's, by its names; ``users`` are what `kafka-storage format --add-scram` takes.
+
+        In an ``own_session`` it hears no Ctrl-C of a terminal, and goes on when whoever started it has ended.
+        """
         self.directory = directory
         self.host, self.port, self._controller = host, port or free_port(), free_port()
         self.process: subprocess.Popen[bytes] | None = None
-        self._settings, self._users = dict(settings or {}), users
+        self._settings, self._users, self._own_session = dict(settings or {}), users, own_session
 
     @property
     def address(self) -> str:
@@ -130,7 +138,14 @@ class Kafka:
             if done.returncode:
                 raise Unavailable(f"Kafka's storage could not be made: {(done.stderr or done.stdout).strip()[-300:]}")
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._java("kafka.Kafka", str(properties)), stdout=log, stderr=log, cwd=self.directory)
+            self.process = subprocess.Popen(
+                self._java("kafka.Kafka", str(properties)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                start_new_session=self._own_session,
+            )
         deadline = time.monotonic() + START_S
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
