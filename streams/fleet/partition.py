@@ -87,7 +87,7 @@ def _join(claims: Claims, message: Message, batch: Batch) -> list[Row] | None:
     machines = len(claims.claimants)
     if known and machines > known:
         rows += claimed(claims.claimants[0].state, claimant.state)
-    if message.time_ns >= claimant.told_ns + REPORT_NS:
+    if message.time_ns and (not claimant.told_ns or message.time_ns >= claimant.told_ns + REPORT_NS):
         claimant.told_ns = message.time_ns
         rows.append(host_row(claimant.state, batch, message.time_ns, claimant.machine, machines))
     return rows
