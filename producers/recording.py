@@ -50,7 +50,7 @@ def last_snapshot_end(body: bytes) -> int:
     """Id of the last snapshot whose end mark lies in the body, 0 if none does."""
     last = 0
     for at, size in frames(body):
-        if body[at] == events.Kind.MARK and size == _MARK.size:
+        if size == _MARK.size and body[at] == events.Kind.MARK:
             values = _MARK.unpack_from(body, at)
             if values[10] == events.Mark.SNAPSHOT_END:
                 last = values[11]

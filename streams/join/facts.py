@@ -1,5 +1,6 @@
 """What an image is, as columns exe to flags of schemas.rows.ImageRow, out of the record that tells it."""
 
+from schemas.errors import DecodeError
 from schemas.events import Exec, Flag, Fork, Seen
 from streams.join.model import Facts, HostState, Image
 
@@ -17,6 +18,21 @@ def flag_names(flags: int) -> tuple[bytes, ...]:
     if not flags:
         return ()
     return tuple(name for value, name in FLAG_NAMES.items() if flags & value)
+
+
+def check_creator(record: Fork | Seen) -> None:
+    """Raises DecodeError unless the creator is another process, is older, and has no exec_id that could not be inherited from it.
+
+    No chain, and no line of creators, can lead back to itself then, whatever a record says.
+    """
+    tgid, start_ns, creator, creator_start_ns = record.tgid, record.start_ns, record.creator_tgid, record.creator_start_ns
+    if not creator:
+        return
+    if creator == tgid or creator_start_ns > start_ns or (creator_start_ns == start_ns and creator > tgid):
+        raise DecodeError(f"process {tgid} began at {start_ns} ns, its creator {creator} at {creator_start_ns}")
+    inherited = record.creator_exec_id
+    if inherited > record.exec_id or (inherited != record.exec_id and record.__class__ is Fork):
+        raise DecodeError(f"process {tgid} has the exec_id {record.exec_id}, its creator had {inherited}")
 
 
 def program_facts(state: HostState, record: Exec | Seen) -> Facts:

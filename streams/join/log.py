@@ -6,9 +6,10 @@ one ends. "Now" is the running maximum of record times, so the rows do not depen
 
 from schemas.batch import RING_HEADER, Batch, BatchKind, frames
 from schemas.errors import DecodeError
-from schemas.events import Mark, MarkRecord, Record, decode_record
+from schemas.events import Fork, Mark, MarkRecord, Record, decode_record
 from schemas.rows import EndKind, LossCause, Row
 from streams.join import snapshot, transitions
+from streams.join.facts import check_creator
 from streams.join.losses import count_lost, first_event, lose, mark, new_ring
 from streams.join.model import HostState
 from streams.join.rows import refresh, write_due
@@ -99,6 +100,8 @@ def _records(state: HostState, batch: Batch, hole: int, rows: list[Row]) -> None
                 continue
             try:
                 record = decode_record(body, at, size)
+                if record.__class__ is Fork:
+                    check_creator(record)
             except DecodeError:
                 _count_unread(state, position)
                 continue

@@ -1,10 +1,11 @@
 """The state of the join as bytes, and back: what was saved after a batch goes on anywhere with the same result.
 
 JSON, because a person can read it in an incident and no value in it can run code. Bytes stand as text of the same code points
-(Latin-1), references between processes and images as numbers into their lists.
+(Latin-1), references between processes and images as numbers into their lists. The last value is the CRC-32 of all before it.
 """
 
 import json
+import zlib
 from typing import Any, cast
 from uuid import UUID
 
@@ -12,8 +13,11 @@ from schemas.errors import DecodeError
 from schemas.identity import NIL
 from schemas.limits import REFRESH_NS
 from streams.join.model import End, Facts, HostState, Image, Interval, Origin, Process
+from streams.join.shape import FACTS, FACTS_AT, SAVED, check_links, fits
 
 VERSION = 2
+CHECKSUM = "crc32"
+"""The last key of all."""
 
 _PLAIN = (
     "ring_id",
@@ -95,7 +99,12 @@ def dump(state: HostState) -> bytes:
         "processes": [_process_values(process, processes, images) for process in processes],
         "images": [_image_values(image, processes, images) for image in images],
     }
-    return json.dumps(saved, separators=(",", ":")).encode("ascii")
+    return signed(json.dumps(saved, separators=(",", ":")).encode("ascii"))
+
+
+def signed(saved: bytes) -> bytes:
+    """A JSON object with its checksum as one more value."""
+    return b'%b,"%b":%d}' % (saved[:-1], CHECKSUM.encode(), zlib.crc32(saved[:-1]))
 
 
 def _process_values(process: Process, processes: dict[Process, int], images: dict[Image, int]) -> list[object]:
@@ -152,6 +161,9 @@ def load(data: bytes) -> HostState:
         if saved["version"] != VERSION:
             cure = "update Tasktrail here" if saved["version"] > VERSION else "remove it; a gap will be recorded"
             raise DecodeError(f"saved state of version {saved['version']}: this program reads version {VERSION}", cure)
+        # Earlier programs saved no checksum.
+        if CHECKSUM in saved and zlib.crc32(data[: data.rindex(f',"{CHECKSUM}"'.encode())]) != saved[CHECKSUM]:
+            raise ValueError("its checksum does not fit")
         return _loaded(saved)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as broken:
         raise DecodeError(
@@ -159,7 +171,26 @@ def load(data: bytes) -> HostState:
         ) from broken
 
 
+def _check_shape(saved: dict[str, Any]) -> None:
+    """Raises ValueError where a value is not what dump makes."""
+    for name, shape in SAVED.items():
+        if not fits(saved[name], shape):
+            raise ValueError(f"{name} is not what was saved")
+    for name in _PLAIN:
+        if type(saved[name]) is not int and name != "offset_ns":
+            raise ValueError(f"{name} is no number")
+    for values in saved["images"]:
+        if values[FACTS_AT] and not fits(values[FACTS_AT], FACTS):
+            raise ValueError("facts of an image are not what was saved")
+    if not all(type(count) is int for count in saved["counters"].values()):
+        raise ValueError("a counter is no number")
+    numbers = saved["living"], (one for _, one in saved["waiting"]), (one for *_, one in saved["ended_meanwhile"])
+    if any(number < 0 for some in numbers for number in some):
+        raise ValueError("a link leads nowhere")
+
+
 def _loaded(saved: dict[str, Any]) -> HostState:
+    _check_shape(saved)
     state = HostState(
         host_id=UUID(saved["host_id"]),
         host=saved["host"].encode("latin-1"),
@@ -194,4 +225,5 @@ def _loaded(saved: dict[str, Any]) -> HostState:
         state.waiting.append((due_ns, images[number]))
         images[number].due_ns = due_ns
     state.ended_meanwhile = {(tgid, start_ns): images[number] for tgid, start_ns, number in saved["ended_meanwhile"]}
+    check_links(state, processes, images)
     return state

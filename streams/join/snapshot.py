@@ -8,7 +8,7 @@ from schemas.batch import frames
 from schemas.errors import DecodeError
 from schemas.events import Flag, Seen, User, decode_record
 from schemas.rows import EndKind, ImageKind, LossCause, Row
-from streams.join.facts import program_facts
+from streams.join.facts import check_creator, program_facts
 from streams.join.losses import lose
 from streams.join.model import NEVER, HostState, Image, Process
 from streams.join.rows import wait, write_again
@@ -79,6 +79,8 @@ def _read(state: HostState, body: bytes, position: int, rows: list[Row]) -> tupl
         for at, size in frames(body):
             try:
                 record = decode_record(body, at, size)
+                if isinstance(record, Seen):
+                    check_creator(record)
             except DecodeError:
                 bad += 1
                 continue
@@ -129,7 +131,9 @@ def _link(state: HostState, process: Process, record: Seen, position: int, rows:
         return 0
     creator_by_parent = find(state, record.real_parent_tgid, record.real_parent_start_ns)
     image = _known_image(creator_by_parent, record.parent_exec_id)
-    if creator_by_parent is not None and image is not None and creator_by_parent is not process:
+    # Whatever a record says, no process descends from itself.
+    older = (record.real_parent_start_ns, record.real_parent_tgid) < (record.start_ns, record.tgid)
+    if creator_by_parent is not None and image is not None and older:
         process.creator, process.by_parent, process.lost = creator_by_parent, True, NEVER
         process.origin = (creator_by_parent.task_id, creator_by_parent.tgid, record.parent_exec_id, 0, 0, *parent)
         process.creator_image = image

@@ -33,7 +33,7 @@ def number(random: Random, bits: int, before: int = 0) -> int:
     top = (1 << bits) - 1
     pick = random.randrange(6)
     if pick == 0:
-        return random.choice((0, 1, 2, top, top - 1, top >> 1, (top >> 1) + 1, 127, 128, 255, 256))
+        return random.choice((0, 1, 2, top, top - 1, top >> 1, (top >> 1) + 1, 127, 128, 255, 256)) & top
     if pick == 1:
         return before ^ 1 << random.randrange(bits)
     if pick == 2:
@@ -145,8 +145,8 @@ def batch_damaged(random: Random, batch: Batch) -> Batch:
         batch = batch._replace(body=body_damaged(random, batch.body))
     if pick < 2:
         name = random.choice(tuple(NUMBERS))
-        batch = batch._replace(**{name: number(random, NUMBERS[name], getattr(batch, name))})
-        batch = batch._replace(drained=bool(random.randrange(2)))
+        lie: dict[str, Any] = {name: number(random, NUMBERS[name], getattr(batch, name)), "drained": bool(random.randrange(2))}
+        batch = batch._replace(**lie)
     if not random.randrange(16):
         batch = batch._replace(kind=random.choice(tuple(BatchKind)))
     if batch.kind == BatchKind.SNAPSHOT:
@@ -156,28 +156,8 @@ def batch_damaged(random: Random, batch: Batch) -> Batch:
     return batch._replace(start=start, end=start + len(batch.body), part=0, parts=1)
 
 
-JUNK: Sequence[object] = (
-    None,
-    True,
-    False,
-    0,
-    -1,
-    1,
-    1 << 63,
-    1 << 64,
-    1 << 200,
-    1.5,
-    float("nan"),
-    float("inf"),
-    "",
-    "x",
-    "\u0000",
-    "\u20ac",
-    [],
-    [[]],
-    {},
-    {"a": 1},
-)
+NUMBERS_OUT_OF_PLACE = (0, -1, 1, 1 << 63, 1 << 64, 1 << 200, 1.5, float("nan"), float("inf"))
+JUNK: Sequence[object] = (None, True, False, *NUMBERS_OUT_OF_PLACE, "", "x", "\u0000", "\u20ac", [], [[]], {}, {"a": 1})
 
 
 def tree_damaged(random: Random, tree: Any) -> Any:

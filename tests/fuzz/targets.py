@@ -1,14 +1,17 @@
 """What reads hostile bytes, and what must hold after each."""
 
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from io import BytesIO
 from random import Random
 from typing import NamedTuple
 
 from producers import recording, remains
 from producers.masking import Masking
+from producers.segments import encode_record, scan
 from queries import recordings
 from schemas.batch import Batch, BatchKind, decode_batch, encode_batch, split_snapshot
 from schemas.errors import DecodeError
@@ -16,6 +19,7 @@ from schemas.rows import Row
 from streams.fleet.partition import SavedHost
 from streams.fleet.state_log import packed, unpacked
 from streams.join import HostState, apply, dump, load
+from streams.join.saved import CHECKSUM, signed
 from tests.fuzz import damage
 from tests.fuzz.material import Material
 
@@ -44,11 +48,11 @@ class Fuzzer:
         pick = random.randrange(100)
         if pick < 15:
             return self._bytes(random)
-        if pick < 88:
+        if pick < 84:
             return self._join(random)
-        if pick < 96:
+        if pick < 93:
             return self._saved(random)
-        return self._packed(random)
+        return self._packed(random) if pick < 97 else self._segment(random)
 
     def neighbour_is_untouched(self) -> None:
         """The next good batch of another host gives its rows."""
@@ -76,10 +80,10 @@ class Fuzzer:
     def _edges(self, batch: Batch) -> None:
         """What the host's edge and the spool look at in a body."""
         remains.ends([encode_batch(batch)])
-        for read in (self._masking.body, recording.last_snapshot_end):
-            survive(lambda read=read: read(batch.body))  # type: ignore[misc]
+        survive(partial(self._masking.body, batch.body))
+        survive(partial(recording.last_snapshot_end, batch.body))
         if batch.kind == BatchKind.SNAPSHOT:
-            survive(lambda: split_snapshot(batch, 1024))
+            survive(partial(split_snapshot, batch, 1024))
 
     def _join(self, random: Random) -> Case:
         """A log with one hostile batch in it: read as `run` and a fleet's worker do."""
@@ -110,8 +114,12 @@ class Fuzzer:
     def _saved(self, random: Random) -> Case:
         """A saved state of which bytes or values are others. What is loaded must go on."""
         data = random.choice(self.material.states)
-        by_value = random.randrange(4) > 0
-        data = json.dumps(damage.tree_damaged(random, json.loads(data))).encode() if by_value else damage.flipped(random, data)
+        if random.randrange(4):
+            tree = json.loads(data)
+            del tree[CHECKSUM]
+            data = signed(json.dumps(damage.tree_damaged(random, tree), separators=(",", ":")).encode())
+        else:
+            data = damage.flipped(random, data)
         log = random.choice(self.material.logs)
 
         def run() -> None:
@@ -129,7 +137,28 @@ class Fuzzer:
             size = number_of_bytes = random.choice((0, 1, 1 << 16, 1 << 20))
             size += random.choice((0, 1, 1 << 22))
             data = b"TTS1" + (7).to_bytes(8, "little") + number_of_bytes.to_bytes(4, "little") + zlib.compress(bytes(size), 9)
-        return Case("packed state", data, lambda: load(unpacked(b"k", data).state) and None)
+
+        def run() -> None:
+            load(unpacked(b"k", data).state)
+
+        return Case("packed state", data, run)
+
+    def _segment(self, random: Random) -> Case:
+        """A segment of the spool of which some bytes are others: what is read of it was in it, in order."""
+        payloads = [encode_batch(batch) for batch in random.choice(self.material.logs)[:6]]
+        data = damage.flipped(random, b"".join(encode_record(number, payload) for number, payload in enumerate(payloads)))
+
+        def run() -> None:
+            fd = os.memfd_create("segment")
+            try:
+                os.write(fd, data)
+                found = [(number, payload) for _, number, payload in scan(fd, len(data)) if payload is not None]
+            finally:
+                os.close(fd)
+            assert all(payloads[number] == payload for number, payload in found), "a payload that was never put in"
+            remains.ends(payload for _, payload in found)
+
+        return Case("spool segment", data, run)
 
 
 def survive(read: Callable[[], object]) -> None:
