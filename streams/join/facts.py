@@ -27,6 +27,8 @@ def check_creator(record: Fork | Seen) -> None:
     """
     tgid, start_ns, creator, creator_start_ns = record.tgid, record.start_ns, record.creator_tgid, record.creator_start_ns
     if not creator:
+        if record.flags & Flag.CREATOR_KNOWN:
+            raise DecodeError(f"process {tgid} has a creator that is known and has no pid")
         return
     if creator == tgid or creator_start_ns > start_ns or (creator_start_ns == start_ns and creator > tgid):
         raise DecodeError(f"process {tgid} began at {start_ns} ns, its creator {creator} at {creator_start_ns}")

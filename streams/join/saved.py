@@ -5,6 +5,7 @@ JSON, because a person can read it in an incident and no value in it can run cod
 """
 
 import json
+import struct
 import zlib
 from typing import Any, cast
 from uuid import UUID
@@ -165,7 +166,7 @@ def load(data: bytes) -> HostState:
         if CHECKSUM in saved and zlib.crc32(data[: data.rindex(f',"{CHECKSUM}"'.encode())]) != saved[CHECKSUM]:
             raise ValueError("its checksum does not fit")
         return _loaded(saved)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as broken:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError, struct.error) as broken:
         raise DecodeError(
             f"saved state cannot be read ({type(broken).__name__}: {broken})", "remove it; a gap will be recorded"
         ) from broken

@@ -11,7 +11,7 @@ from producers import remains
 from producers.recording import last_snapshot_end
 from schemas.batch import Batch, BatchKind, decode_batch, encode_batch, frame
 from schemas.errors import DecodeError
-from schemas.events import Fork, Mark, MarkRecord, Record, Seen
+from schemas.events import Flag, Fork, Mark, MarkRecord, Record, Seen
 from schemas.rows import LossCause, LossRow
 from streams.join import HostState, apply, dump, load
 from streams.join.saved import CHECKSUM, signed
@@ -78,6 +78,15 @@ def test_nobody_descends_from_himself_by_a_snapshot() -> None:
     assert creators == {5: None, 6: 5}
 
 
+def test_a_creator_without_a_pid_is_not_looked_for() -> None:
+    state = HostState()
+    snapshot = batch(seen(0, 0, 0, 0)._replace(flags=Flag.CREATOR_KNOWN), kind=BatchKind.SNAPSHOT, snapshot_id=77)
+    for one in (batch(mark(Mark.SNAPSHOT_BEGIN, 77)), snapshot):
+        apply(state, one)
+    (loss,) = apply(state, batch(mark(Mark.SNAPSHOT_END, 77), start=state.position))
+    assert isinstance(loss, LossRow) and loss.cause == LossCause.UNDECODABLE and not state.living
+
+
 def test_a_body_that_ends_in_an_empty_record_has_no_mark_there() -> None:
     assert last_snapshot_end(frame(encode_record(mark(Mark.SNAPSHOT_END, 77))) + frame(b"")) == 77
 
@@ -141,11 +150,25 @@ def a_count_of_nothing(tree: dict[str, Any]) -> None:
     tree["counters"]["lost"] = None
 
 
+def a_pid_too_large(tree: dict[str, Any]) -> None:
+    tree["processes"][0][0] = 1 << 64
+
+
 def the_last_of_all(tree: dict[str, Any]) -> None:
     tree["living"][0] = -1
 
 
-SPOILED = [own_creator, own_base, another_ones_image, no_image, text_for_a_number, no_number, a_count_of_nothing, the_last_of_all]
+SPOILED = [
+    own_creator,
+    own_base,
+    another_ones_image,
+    no_image,
+    text_for_a_number,
+    no_number,
+    a_count_of_nothing,
+    the_last_of_all,
+    a_pid_too_large,
+]
 
 
 @pytest.mark.parametrize("spoil", SPOILED, ids=lambda spoil: str(spoil.__name__))
