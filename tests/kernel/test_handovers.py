@@ -12,7 +12,7 @@ from kernel_tools import Live, load_live, output, remove_pins, unload_live, wait
 from test_storm import check_exactly_once, children_of
 
 from producers import loader
-from producers.bpf import pins, source
+from producers.bpf import pins, probes, source
 from producers.bpf.btf import Btf
 from producers.recorder import Recorder
 from schemas import events
@@ -78,12 +78,22 @@ def test_thirty_handovers_in_one_storm_lose_and_double_nothing(programs: Path, t
         unload_live(live)
 
 
+def has_loaded(loading: subprocess.Popen[str]) -> bool:
+    """Whether this loader holds most of its programs, and so is about to attach them; or has ended."""
+    try:
+        open_files = [os.readlink(path) for path in Path(f"/proc/{loading.pid}/fd").iterdir()]
+    except FileNotFoundError:  # a file that it closed meanwhile
+        return loading.poll() is not None
+    return open_files.count("anon_inode:bpf-prog") > len(probes.EVENTS) or loading.poll() is not None
+
+
 def test_an_upgrade_by_the_command_loses_and_doubles_nothing(live: Live, programs: Path) -> None:
-    """`tasktrail record load` with another setting, as on any host, while one storm follows another."""
+    """`tasktrail record load` with another setting, as on any host. One storm follows another from before it attaches its programs."""
     where = ["--pin-dir", str(live.pin_dir), "--run-dir", str(live.chosen.spool.parent), "--state-dir", str(live.chosen.state_dir)]
     same = ["--ring-size", str(live.recorder.ring.size_bytes), "--processes", str(live.chosen.programs.processes)]
     command = [sys.executable, "-m", "tasktrail", "record", "load", *where, *same, "--argv-bytes", "4000"]
     upgrade = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: has_loaded(upgrade), "the loading of newer programs", 120)
     lines: list[list[str]] = []
     ended = False
     while not ended:
