@@ -117,7 +117,7 @@ CASES = (
     Case("ids", "exec $LAUNCH ids $MARK"),
     Case("loginuid", "exec $LAUNCH loginuid $MARK"),
     Case("terminal", 'exec script -qc "$SLEEPER $MARK" /dev/null'),
-    Case("session-without-terminal", "setsid -f $SLEEPER $MARK; exec sleep 60"),
+    Case("session-without-terminal", "setsid $SLEEPER $MARK & exec sleep 60"),
     Case("cgroup-leaf", "echo $$ > $CGROUP/cgroup.procs && exec $SLEEPER $MARK"),
     Case("cgroup-namespace", "echo $$ > $CGROUP/cgroup.procs && exec unshare -C $SLEEPER $MARK"),
     Case(
