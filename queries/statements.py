@@ -37,19 +37,19 @@ STATEMENTS: tuple[Statement, ...] = (
         "busiest",
         "programs by how often they ran in the last hour",
         "SELECT exe, count() AS runs, uniqExact(task_id) AS processes FROM current_images"
-        " WHERE kind = 'exec' AND begin > now() - INTERVAL 1 HOUR GROUP BY exe ORDER BY runs DESC LIMIT 20",
+        " WHERE kind = 'exec' AND begin > now() - INTERVAL 1 HOUR GROUP BY exe ORDER BY runs DESC, exe LIMIT 20",
     ),
     Statement(
         "new_programs",
         "executables that ran in the last day and never before",
-        "SELECT exe, min(begin) AS first, any(host) AS host FROM current_images"
+        "SELECT exe, min(begin) AS first, argMin(host, (begin, host)) AS host FROM current_images"
         " WHERE kind IN ('exec', 'seen') GROUP BY exe HAVING first > now() - INTERVAL 1 DAY ORDER BY first",
     ),
     Statement(
         "parents_of",
         "by what a program is usually started",
         "SELECT chain_comm[-2] AS starter, count() AS times FROM current_images"
-        " WHERE kind = 'exec' AND comm = {comm:String} GROUP BY starter ORDER BY times DESC",
+        " WHERE kind = 'exec' AND comm = {comm:String} GROUP BY starter ORDER BY times DESC, starter",
     ),
     Statement(
         "crashes",
@@ -79,7 +79,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "cpu",
         "CPU time by program",
         "SELECT exe, round(sum(utime + stime) / 1e9, 3) AS cpu_s, count() AS processes FROM current_images"
-        " WHERE end_kind = 'exit' GROUP BY exe ORDER BY cpu_s DESC LIMIT 20",
+        " WHERE end_kind = 'exit' GROUP BY exe ORDER BY cpu_s DESC, exe LIMIT 20",
     ),
     Statement(
         "losses",

@@ -1,5 +1,6 @@
-"""Where a ClickHouse is and who asks: what ``clickhouse://user:password@host:port/database`` says."""
+"""Where a ClickHouse is and who asks: what ``clickhouse://user:password@host:port,other:port/database?ca_certs=FILE`` says."""
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -23,6 +24,9 @@ class Address(NamedTuple):
     database  the database that unqualified names mean
     secure    TLS
     http_port of the same server, 0 if not known
+    verify    with TLS: the server's certificate must be for its name and from an authority that is known
+    ca_certs  with TLS: file with the authorities' certificates, empty for the well-known ones
+    alt_hosts other servers that hold the same, host:port,host:port; they are taken in turn when one cannot be reached
     """
 
     host: str
@@ -32,14 +36,26 @@ class Address(NamedTuple):
     database: str = DATABASE
     secure: bool = False
     http_port: int = 0
+    verify: bool = True
+    ca_certs: str = ""
+    alt_hosts: str = ""
 
     def __str__(self) -> str:
         scheme = "clickhouses" if self.secure else "clickhouse"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{scheme}://{self.user}@{host}:{self.port}/{self.database}"
+        others = f",{self.alt_hosts}" if self.alt_hosts else ""
+        return f"{scheme}://{self.user}@{_place(self.host, self.port)}{others}/{self.database}"
 
     def __repr__(self) -> str:
         return f"Address({self})"
+
+    def next(self) -> "Address":
+        """The same with the next server first."""
+        if not self.alt_hosts:
+            return self
+        first, *rest = self.alt_hosts.split(",")
+        there = urlsplit(f"//{first}")
+        assert there.hostname is not None and there.port is not None, self.alt_hosts
+        return self._replace(host=there.hostname, port=there.port, alt_hosts=",".join([*rest, _place(self.host, self.port)]))
 
 
 def is_address(store: str) -> bool:
@@ -50,28 +66,64 @@ def is_address(store: str) -> bool:
 def parse(url: str, environment: Mapping[str, str]) -> Address:
     """The address that a clickhouse:// (or clickhouses://, TLS) URL means; a password in ``environment`` goes before one in the URL.
 
+    Several servers are given as host:port,host:port, or the others as alt_hosts=. Options: alt_hosts, secure, verify, ca_certs.
     Raises BadInput where the URL has no host, a bad port or an option that is not known.
     """
+    parts = _URL.fullmatch(url)
+    if not parts:
+        raise BadInput(f"store address {_without_password(url)} is no address", _CURE)
+    scheme, netloc, path, query = parts.groups(default="")
+    who, _, where = netloc.rpartition("@")
+    options = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
+    unknown = options.keys() - {"alt_hosts", "secure", "verify", "ca_certs"}
+    if unknown:
+        raise BadInput(f"store address: option {min(unknown)} is not known", "there are alt_hosts, secure, verify and ca_certs")
+    secure = scheme == "clickhouses" or _flag(options, "secure", default=False)
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        places = [
+            _server(one, PORT_SECURE if secure else PORT) for one in where.split(",") + options.get("alt_hosts", "").split(",") if one
+        ]
     except ValueError as bad:
-        raise BadInput(f"store address {_without_password(url)}: {bad}", "write clickhouse://user@host:9000/tasktrail") from None
-    if parts.scheme not in SCHEMES or not parts.hostname:
-        raise BadInput(f"store address {_without_password(url)} names no server", "write clickhouse://user@host:9000/tasktrail")
-    options = parse_qs(parts.query)
-    secure = parts.scheme == "clickhouses" or options.pop("secure", ["0"])[-1] not in ("0", "false", "")
-    if options:
-        raise BadInput(f"store address: option {min(options)} is not known", "the only option is secure=1")
-    password = environment.get(PASSWORD_VARIABLE) or unquote(parts.password or "")
+        raise BadInput(f"store address {_without_password(url)}: {bad}", _CURE) from None
+    if scheme not in SCHEMES or not places:
+        raise BadInput(f"store address {_without_password(url)} names no server", _CURE)
+    user, _, password = who.partition(":")
+    (host, port), *others = places
     return Address(
-        parts.hostname,
-        port or (PORT_SECURE if secure else PORT),
-        unquote(parts.username or "default"),
-        password,
-        unquote(parts.path.strip("/")) or DATABASE,
+        host,
+        port,
+        unquote(user or "default"),
+        environment.get(PASSWORD_VARIABLE) or unquote(password),
+        unquote(path.strip("/")) or DATABASE,
         secure,
+        verify=_flag(options, "verify", default=True),
+        ca_certs=options.get("ca_certs", ""),
+        alt_hosts=",".join(_place(*one) for one in others),
     )
+
+
+_URL = re.compile(r"([a-z]+)://([^/?#]*)([^?#]*)(?:\?([^#]*))?")
+_CURE = "write clickhouse://user@host:9000/tasktrail"
+
+
+def _server(text: str, port: int) -> tuple[str, int]:
+    """Host and port of ``host:port``. Raises ValueError."""
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError(f"{text!r} is no server")
+    return parts.hostname, parts.port or port
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _flag(options: Mapping[str, str], name: str, default: bool) -> bool:
+    """Whether the option is on. Raises BadInput for what is neither."""
+    value = options.get(name, str(default)).lower()
+    if value not in ("1", "true", "0", "false", ""):
+        raise BadInput(f"store address: {name} is {value!r}", f"write {name}=1 or {name}=0")
+    return value in ("1", "true")
 
 
 def _without_password(url: str) -> str:

@@ -6,7 +6,8 @@ stores: seconds, or 10**-scale seconds, since 1970 in UTC. The driver itself wou
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -43,8 +44,14 @@ Row = tuple[Any, ...]
 SETTINGS: Settings = {"network_compression_method": "lz4"}
 """Servers from 26 on answer in ZSTD unless told otherwise, which the driver cannot read without another package."""
 
-INSERT_SETTINGS: Settings = {"async_insert": 0, "insert_deduplicate": 1}
-"""An insert is answered when its part is on disk; servers from 26 on would else answer before."""
+INSERT_SETTINGS: Settings = {
+    "async_insert": 0,
+    "distributed_foreground_insert": 1,
+    "insert_deduplicate": 1,
+    "max_partitions_per_insert_block": 0,
+}
+"""An insert is answered when its part is on disk, on a cluster on the disks of all servers that it concerns. It may hold processes that
+began in any number of weeks."""
 
 
 class Result(NamedTuple):
@@ -90,6 +97,8 @@ class Connection:
 
     def __init__(self, address: Address, settings: Settings | None = None, timeout_s: float = 300.0) -> None:
         _fit_driver()
+        if address.ca_certs and not os.access(address.ca_certs, os.R_OK):
+            raise BadInput(f"store {address}: ca_certs {address.ca_certs} cannot be read", "name a file with the authorities' certificates")
         self.address = address
         self._client = clickhouse_driver.Client(
             host=address.host,
@@ -98,6 +107,9 @@ class Connection:
             password=address.password,
             database=address.database,
             secure=address.secure,
+            verify=address.verify,
+            ca_certs=address.ca_certs or None,
+            alt_hosts=address.alt_hosts or None,
             client_name="tasktrail",
             compression="lz4",
             connect_timeout=min(timeout_s, 10.0),
@@ -160,6 +172,8 @@ class Connection:
             raise server_errors.failure(error.code, error.message or "", server, inserting) from None
         except (NetworkError, SocketTimeoutError) as error:
             self.close()
+            if "CERTIFICATE_VERIFY_FAILED" in error.message:
+                raise BadInput(f"store {server} is not trusted: {error.message}", "name its authority with ca_certs=FILE") from None
             raise Unavailable(f"store {server} cannot be reached: {error.message}", "is it running?") from None
         except (OSError, EOFError) as error:
             # A server that ends in the middle shows as these, not as a driver's error.
@@ -173,7 +187,29 @@ class Connection:
             raise
         except DriverError as error:
             self.close()
+            if inserting:
+                # Whoever answered so may not be the server. Rows are held back and tried again, never dropped.
+                raise Unavailable(f"the answer of store {server} cannot be read: {error}") from None
             raise BadInput(f"the answer of store {server} cannot be read: {error}") from None
+
+
+WRITE_TIMEOUT_S = 60.0
+"""An insert that is not answered for so long is tried again, with the next server if there are several."""
+
+
+def in_turn(address: Address) -> Callable[[], Connection]:
+    """Gives a connection to the address's first server, at the next call to its second, and so on: for whoever asks again after a failure.
+
+    The driver itself goes to the next one only when it cannot connect, not when a server takes connections and then fails.
+    """
+    turn = iter(_turns(address))
+    return lambda: Connection(next(turn), timeout_s=WRITE_TIMEOUT_S)
+
+
+def _turns(address: Address) -> Iterator[Address]:
+    while True:
+        yield address
+        address = address.next()
 
 
 class _IntegerTime(FormatColumn):  # type: ignore[misc]
@@ -232,6 +268,8 @@ def _fit_driver() -> None:
     """
     driver_columns.create_datetime_column = _integer_time
     driver_columns.column_by_type["UUID"] = _RepeatedUUID
+    # What a block leaves out because nearly all values are false would come as the number 0, the others as bool.
+    driver_columns.column_by_type["Bool"].null_value = False
     enumcolumn.Enum8Column = _NumberedEnum8
     # Without a handler of its own, Python would print the driver's remarks about lost connections to stderr.
     logger = logging.getLogger("clickhouse_driver")

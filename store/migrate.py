@@ -7,12 +7,20 @@ from typing import NamedTuple
 
 from schemas import limits
 from schemas.errors import BadInput
+from store import clusters
 from store.address import DATABASE, Address
+from store.clusters import Found
 from store.connection import Connection
 
 RETENTION_DAYS = 90
-_ENGINE = re.compile(r"\{engine:(\w+):(\w+)\}")
+_ENGINE = re.compile(r"\{(engine|engine_of_all):(\w+):(\w+)\}")
+_DISTRIBUTED = re.compile(r"\{distributed:(\w+)\}")
 _NAME = re.compile(r"(\d{3})_(\w+)\.sql")
+_PATHS = {
+    "engine": ("/clickhouse/tables/{shard}/{database}/{table}", "{replica}"),
+    "engine_of_all": ("/clickhouse/tables/all/{database}/{table}", "{shard}-{replica}"),
+}
+"""Where a table's replicas meet, and what each is called there: one set for each shard, or one of all servers."""
 
 
 class Schema(NamedTuple):
@@ -20,12 +28,14 @@ class Schema(NamedTuple):
 
     database        name of the database
     retention_days  days for which a row is kept after it last held
-    cluster         name of the cluster whose servers all get the tables, empty for one server
+    cluster         name of the cluster whose servers share the rows, empty for one server
+    replicated      the cluster's tables are Replicated ones and are made ON CLUSTER; else each server makes its own
     """
 
     database: str = DATABASE
     retention_days: int = RETENTION_DAYS
     cluster: str = ""
+    replicated: bool = True
 
 
 class Migration(NamedTuple):
@@ -45,9 +55,10 @@ def migrations(schema: Schema) -> list[Migration]:
     """All files in their order. Raises BadInput where a setting cannot be."""
     if not 1 <= schema.retention_days <= limits.RETENTION_DAYS_MAX:
         raise BadInput(f"retention of {schema.retention_days} days", f"choose 1 to {limits.RETENTION_DAYS_MAX} days")
-    for name in (schema.database, schema.cluster or "none"):
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
-            raise BadInput(f"{name!r} is no name for a database or cluster", "use letters, digits and _")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", schema.database):
+        raise BadInput(f"{schema.database!r} is no name for a database", "use letters, digits and _")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{0,64}", schema.cluster):
+        raise BadInput(f"{schema.cluster!r} is no name for a cluster", "use letters, digits, _, . and -")
     found = []
     for file in resources.files("schemas").joinpath("sql").iterdir():
         match = _NAME.fullmatch(file.name)
@@ -59,18 +70,33 @@ def migrations(schema: Schema) -> list[Migration]:
 def apply(address: Address, retention_days: int = RETENTION_DAYS, cluster: str = "") -> list[str]:
     """Run what the address's database does not have yet; returns the names of the files that were run, empty when all was there.
 
-    Raises BadInput when the database is from a newer version of the program, or the user may not make tables there.
+    cluster  name of the cluster whose servers shall share the rows; empty: what the database is already, else one server.
+
+    Raises BadInput when the database is from a newer version of the program, is laid out otherwise, or the user may not make tables.
     """
-    schema = Schema(address.database, retention_days, cluster)
-    wanted = migrations(schema)
     # A connection into a database that is not there yet would be refused.
     with Connection(address._replace(database="system")) as connection:
-        return _apply(connection, schema, wanted)
+        found = clusters.find(connection, address.database)
+        name = clusters.agreed(connection, address.database, found, cluster)
+        if not name:
+            return _apply(connection, Schema(address.database, retention_days), found)
+        members = clusters.members(connection, name)
+        schema = Schema(address.database, retention_days, name, clusters.is_replicated(connection, found, members))
+        if schema.replicated:
+            return _apply(connection, schema, found)
+    run: dict[str, None] = {}
+    for member in members:
+        with Connection(address._replace(host=member.host, port=member.port, alt_hosts="", database="system")) as connection:
+            here = clusters.find(connection, address.database)
+            clusters.agreed(connection, address.database, here, name)
+            run |= dict.fromkeys(_apply(connection, schema, here))
+    return list(run)
 
 
-def _apply(connection: Connection, schema: Schema, wanted: list[Migration]) -> list[str]:
-    """Run those of the wanted files that are not there as this text."""
-    have = _applied(connection, schema)
+def _apply(connection: Connection, schema: Schema, found: Found) -> list[str]:
+    """Run those of the files that are not there as this text."""
+    wanted = migrations(schema)
+    have = _applied(connection, schema) if found.versions else {}
     newest = wanted[-1].version
     if have and max(have) > newest:
         raise BadInput(
@@ -88,32 +114,34 @@ def _apply(connection: Connection, schema: Schema, wanted: list[Migration]) -> l
 
 
 def _applied(connection: Connection, schema: Schema) -> dict[int, str]:
-    """Version → hash of the text that was run, empty for a database that is not there."""
-    exists = connection.query(
-        "SELECT count() FROM system.tables WHERE database = {database:String} AND name = 'schema_versions'", {"database": schema.database}
-    )
-    if not exists.rows[0][0]:
-        return {}
+    """Version → hash of the text that was run."""
     rows = connection.query(f"SELECT version, text_sha256 FROM {schema.database}.schema_versions FINAL").rows
     return {version: text.decode() for version, text in rows}
 
 
 def _statements(text: str, schema: Schema) -> tuple[str, ...]:
-    """The file's statements with settings filled in and comments left out."""
+    """The file's statements with settings filled in; comments, and what only a cluster has where there is none, are left out."""
     bare = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--"))
-    replicated = bool(schema.cluster)
+    replicated = bool(schema.cluster) and schema.replicated
 
     def engine(match: re.Match[str]) -> str:
         if not replicated:
-            return f"{match[1]}({match[2]})"
-        return f"Replicated{match[1]}('/clickhouse/tables/{{shard}}/{{database}}/{{table}}', '{{replica}}', {match[2]})"
+            return f"{match[2]}({match[3]})"
+        path, replica = _PATHS[match[1]]
+        return f"Replicated{match[2]}('{path}', '{replica}', {match[3]})"
 
-    filled = (
-        _ENGINE.sub(engine, bare)
-        .replace("{on_cluster}", f"ON CLUSTER {schema.cluster}" if replicated else "")
-        .replace("{retention_days}", str(schema.retention_days))
-    )
-    # The engine's own macros ({database} among them) belong to the server.
-    parts = re.split(r"('/clickhouse/tables/[^']*')", filled)
-    filled = "".join(part if at % 2 else part.replace("{database}", schema.database) for at, part in enumerate(parts))
-    return tuple(statement for part in filled.split(";\n") if (statement := part.strip().rstrip(";")))
+    def distributed(match: re.Match[str]) -> str:
+        return f"Distributed('{schema.cluster}', '{schema.database}', '{match[1]}_local', cityHash64(host_id))"
+
+    def filled(statement: str) -> str:
+        # The engine's own macros ({database} among them) belong to the server, so they are filled in last.
+        plain = (
+            statement.replace("{on_cluster}", f"ON CLUSTER '{schema.cluster}'" if replicated else "")
+            .replace("{local}", "_local" if schema.cluster else "")
+            .replace("{retention_days}", str(schema.retention_days))
+            .replace("{database}", schema.database)
+        )
+        return _ENGINE.sub(engine, _DISTRIBUTED.sub(distributed, plain))
+
+    parts = (part.strip().rstrip(";") for part in bare.split(";\n"))
+    return tuple(filled(part) for part in parts if part and (schema.cluster or not _DISTRIBUTED.search(part)))

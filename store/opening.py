@@ -7,7 +7,7 @@ from pathlib import Path
 
 from schemas.errors import BadInput, TasktrailError, Unavailable
 from store import address as addresses
-from store import migrate
+from store import clusters, migrate
 from store.address import Address
 from store.connection import Connection
 from store.server import Server, holder, stored_address
@@ -16,14 +16,15 @@ ROLES = ("reader", "writer")
 
 
 @contextmanager
-def open_for_reading(store: str, environment: Mapping[str, str] = os.environ) -> Iterator[Connection]:
+def open_for_reading(store: str, environment: Mapping[str, str] = os.environ, any_sql: bool = False) -> Iterator[Connection]:
     """A connection that can read: to the server that ``store`` names, to the one that runs on the directory, else to one started
-    on it for as long as this lasts.
+    on it for as long as this lasts. ``any_sql``: for queries that are not ours, which may compare hosts.
 
     Raises BadInput (no such store, no right to it) or Unavailable (the server does not answer).
     """
     if addresses.is_address(store):
-        with Connection(addresses.parse(store, environment)) as connection:
+        address = addresses.parse(store, environment)
+        with Connection(address, _settings(address, any_sql)) as connection:
             yield connection
         return
     directory = Path(store)
@@ -42,17 +43,20 @@ def open_for_reading(store: str, environment: Mapping[str, str] = os.environ) ->
 
 @contextmanager
 def open_for_writing(
-    store: str, retention_days: int = migrate.RETENTION_DAYS, environment: Mapping[str, str] = os.environ
+    store: str, retention_days: int = migrate.RETENTION_DAYS, environment: Mapping[str, str] = os.environ, cluster: str = ""
 ) -> Iterator[Address]:
     """The writer's address of a store whose tables are there; its server is started and ended with this if it is a directory.
 
+    ``cluster`` names the cluster that the tables of another server shall be spread over.
     ``tasktrail run`` keeps the Server in its own hands instead. Raises BadInput or Unavailable.
     """
     if addresses.is_address(store):
         address = addresses.parse(store, environment)
-        migrate.apply(address, retention_days)
+        migrate.apply(address, retention_days, cluster)
         yield address
         return
+    if cluster:
+        raise BadInput(f"{store} is a directory, which has no cluster", "give --store clickhouse://user@host/database")
     directory = Path(store)
     if holder(directory):
         address = _credentials(directory, "writer")
@@ -62,6 +66,17 @@ def open_for_writing(
     with Server(directory).start() as server:
         migrate.apply(server.address("writer"), retention_days)
         yield server.address("writer")
+
+
+def _settings(address: Address, any_sql: bool) -> Mapping[str, str | int]:
+    """What reading needs beyond the defaults there. Raises BadInput where there are no tables of ours."""
+    with Connection(address) as connection:
+        found = clusters.find(connection, address.database)
+    if not (found.plain or found.cluster):
+        raise BadInput(f"store {address} has no tables of ours", "make them with tasktrail store init")
+    if not found.cluster:
+        return {}
+    return clusters.ANY if any_sql else clusters.READING
 
 
 def migrate_if_missing(address: Address) -> None:

@@ -45,12 +45,15 @@ class Server:
         limits: Limits = Limits(),  # noqa: B008
         timeout_s: float = 60.0,
         pause: Callable[[float], None] = time.sleep,
+        peers: tuple[int, ...] = (),
     ) -> None:
+        """``peers`` are the TCP ports of other servers that this one may ask (Distributed tables); none for a store of its own."""
         self.directory = Path(directory)
         self._wanted = ports
         self._limits = limits
         self._timeout_s = timeout_s
         self._pause = pause
+        self._peers = peers
         self._layout: Layout | None = None
         self._lock = -1
         self._child: subprocess.Popen[bytes] | None = None
@@ -112,7 +115,7 @@ class Server:
             self._addresses = _write_files(place, ports, self._limits)
             with place.log.open("wb") as log:
                 self._child = subprocess.Popen(
-                    [sys.executable, "-I", "-c", _BOOT, str(Path(__file__).parent.parent), _orders(place, ports)],
+                    [sys.executable, "-I", "-c", _BOOT, str(Path(__file__).parent.parent), _orders(place, ports, self._peers)],
                     cwd="/",
                     env={"TZ": "UTC", "LANG": "C.UTF-8"},
                     stdin=subprocess.DEVNULL,
@@ -232,13 +235,12 @@ def _living(pid: int) -> bool:
     return pid > 0 and Path(f"/proc/{pid}").exists()
 
 
-def _orders(place: Layout, ports: Ports) -> str:
+def _orders(place: Layout, ports: Ports, peers: tuple[int, ...]) -> str:
     """What the child is told, see store.server_child.Orders."""
     owner = layout.server_owner()
     uid, gid = owner or (-1, -1)
-    return json.dumps(
-        {"directory": str(place.server), "data": str(place.data), "parent": os.getpid(), "uid": uid, "gid": gid, "ports": ports}
-    )
+    whose = {"parent": os.getpid(), "uid": uid, "gid": gid}
+    return json.dumps({"directory": str(place.server), "data": str(place.data), **whose, "ports": ports, "peers": peers})
 
 
 def _write_files(place: Layout, ports: Ports, limits: Limits) -> dict[str, Address]:

@@ -47,6 +47,7 @@ class Orders(NamedTuple):
     parent     pid of the process with which it shall end
     uid, gid   whom it shall become; -1: stay who it is
     ports      TCP ports on which it may listen
+    peers      TCP ports to which it may connect
     """
 
     directory: str
@@ -55,6 +56,7 @@ class Orders(NamedTuple):
     uid: int
     gid: int
     ports: tuple[int, int]
+    peers: tuple[int, ...]
 
 
 def extension_path() -> Path | None:
@@ -88,12 +90,13 @@ def main(orders_json: str) -> None:
     os.chdir(orders.directory)
     if orders.uid >= 0:
         cage.drop_privileges(orders.uid, orders.gid)
+    cage.keep_capabilities(())
     cage.end_with_parent(orders.parent)
     cage.limit()
     # A thread that the extension had started would stay outside.
     threads = len(os.listdir("/proc/self/task"))
     if threads != 1:
         sys.exit(f"the server's library has started {threads - 1} threads before the cage was entered")
-    version = cage.enter(orders.data, (orders.directory, *READABLE), orders.ports)
+    version = cage.enter(orders.data, (orders.directory, *READABLE), orders.ports, orders.peers)
     print(f"caged: Landlock version {version}", flush=True)
     chdb.query(SERVE, "TSV", path=orders.data)

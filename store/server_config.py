@@ -140,6 +140,8 @@ def _profiles(limits: Limits) -> str:
             <async_insert>0</async_insert>
             <max_partitions_per_insert_block>0</max_partitions_per_insert_block>
             <log_queries>0</log_queries>
+            <distributed_product_mode>global</distributed_product_mode>
+            <optimize_skip_unused_shards>1</optimize_skip_unused_shards>
         </default>
         <starter>
             <profile>default</profile>
@@ -160,8 +162,7 @@ def _profiles(limits: Limits) -> str:
             <constraints>
                 {_changeable("max_execution_time", limits.query_seconds, 1)}
                 {_changeable("max_memory_usage", query_bytes, 1)}
-                {_changeable("max_result_rows", limits.result_rows, 1)}
-                {_changeable("max_result_bytes", limits.result_bytes, 1)}
+                <distributed_product_mode><changeable_in_readonly/></distributed_product_mode>
                 {_changeable("max_block_size", 65536, 1)}
                 {_changeable("max_threads", 64, 1)}
                 {_changeable("use_query_condition_cache", 1, 0)}

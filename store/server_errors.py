@@ -12,8 +12,12 @@ class Unstorable(BadInput):
 UNSTORABLE = frozenset({6, 26, 27, 38, 41, 53, 69, 70, 72, 131, 321, 349, 376, 441, 469, 691})
 """An insert that ends so would end so again: the value cannot be parsed, converted or is refused by a constraint."""
 
-REFUSED = frozenset({47, 60, 62, 81, 164, 192, 193, 194, 291, 497, 516})
-"""Unknown table, database, column or user, wrong password, no right: trying again helps nobody."""
+REFUSED = frozenset({16, 20, 47, 48, 60, 62, 81, 115, 164, 192, 193, 194, 195, 291, 344, 452, 497, 516, 701})
+"""Unknown table, database, column, cluster or user, wrong password or network, no right, a setting or feature that is not allowed: trying
+again helps nobody."""
+
+COLUMNS = frozenset({16, 20, 47})
+"""A column that is not there: the tables are of another version."""
 
 LIMITED = {
     158: "it would read too many rows",
@@ -53,6 +57,8 @@ def failure(code: int | None, message: str, server: str, inserting: bool) -> Tas
             return Unstorable(f"rows cannot be stored: {text}")
         if code not in REFUSED:
             return Unavailable(f"store {server} did not take rows: {text}")
+    elif code == 159 and "Distributed DDL task" in message:
+        return Unavailable(f"not all servers of the cluster have done it yet: {text}", "they will when they are back; then run it again")
     elif code in LIMITED:
         return BadInput(f"the query was stopped, {LIMITED[code]}: {text}", "ask for less: a shorter time, fewer hosts, or LIMIT")
     elif code in DOWN:
@@ -61,4 +67,6 @@ def failure(code: int | None, message: str, server: str, inserting: bool) -> Tas
         return BadInput(f"store {server} refuses the user or password", "see tasktrail store info, or set TASKTRAIL_PASSWORD")
     if code == 81:
         return BadInput(f"store {server} has no database of ours: {text}", "make it with tasktrail store init")
+    if inserting and code in COLUMNS:
+        return BadInput(f"the tables of store {server} are of another version: {text}", "bring them to this one with tasktrail store init")
     return BadInput(text)

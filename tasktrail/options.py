@@ -92,12 +92,12 @@ def in_force(store: str | None, config_file: str | None) -> InForce:
 
 
 @contextmanager
-def reading(store: str | None, config_file: str | None) -> Iterator[Source]:
-    """The store, open for reading. Raises BadInput or Unavailable."""
+def reading(store: str | None, config_file: str | None, any_sql: bool = False) -> Iterator[Source]:
+    """The store, open for reading, for our own queries or for any. Raises BadInput or Unavailable."""
     # Imported here: a command that fails before it reads does not load the driver.
     from store.opening import open_for_reading
 
-    with open_for_reading(in_force(store, config_file).settings.store) as connection:
+    with open_for_reading(in_force(store, config_file).settings.store, any_sql=any_sql) as connection:
         yield connection
 
 

@@ -40,7 +40,7 @@ def sql(statement: str, form: str | None, store: str | None, config_file: str | 
     if not text.strip():
         raise BadInput("the statement is empty", 'give one, such as "SELECT count() FROM current_images"')
     form = form or ("table" if terminal.on_terminal() else "json")
-    with reading(store, config_file) as source:
+    with reading(store, config_file, any_sql=True) as source:
         stream = _ask(source, text.rstrip().rstrip(";"))
         try:
             rows = tables.values(stream.columns, iter(stream), reader)

@@ -97,9 +97,10 @@ def read_kernel(settings: Settings) -> Facts:
 
 
 _SIZES = """
-SELECT sum(bytes_on_disk), sumIf(rows, table = 'images') FROM system.parts
+SELECT sum(bytes_on_disk) FROM system.parts
 WHERE active AND database = currentDatabase() AND table IN ('images', 'losses')"""
-_NEWEST = "SELECT max(begin) FROM images"
+"""Nothing on a cluster, where these tables lie on several servers."""
+_NEWEST = "SELECT max(begin), count() FROM images"
 _LATEST_LOSSES = """
 WHERE cause IN ('ring_full', 'skipped', 'no_recorder', 'log_hole', 'undecodable', 'rows_lost')
 ORDER BY version DESC LIMIT 1 BY host_id, boot_id, ring_id, position, cause"""
@@ -107,8 +108,8 @@ ORDER BY version DESC LIMIT 1 BY host_id, boot_id, ring_id, position, cause"""
 
 def read_store(source: Source) -> tuple[Facts, list[LossRow]]:
     """Sizes, counts and the newest losses."""
-    bytes_on_disk, rows = source.query(_SIZES).rows[0]
-    newest = source.query(_NEWEST).rows[0][0]
+    bytes_on_disk = source.query(_SIZES).rows[0][0]
+    newest, rows = source.query(_NEWEST).rows[0]
     found = sorted(fetch(source, LossRow, _LATEST_LOSSES, {}, "losses"), key=lambda row: row.end, reverse=True)
     facts: Facts = {
         "bytes": bytes_on_disk,
@@ -219,7 +220,7 @@ def _store_lines(standing: Standing, settings: Settings) -> list[tuple[str, str]
     result = [("store", settings.store if not standing.store_says else f"{settings.store}: {standing.store_says}")]
     if standing.store:
         rows, used = number(standing.store, "rows") or 0, number(standing.store, "bytes") or 0
-        result.append(("stored", f"{rows:.0f} rows, {size(used)} on disk"))
+        result.append(("stored", f"{rows:.0f} rows" + (f", {size(used)} on disk" if used else "")))
     port = number(standing.run, "http_port")
     if standing.run_alive and port:
         place = Path(settings.store) / "credentials" / "reader.json"

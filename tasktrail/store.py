@@ -25,7 +25,8 @@ def store() -> None:
     \b
     Examples:
       tasktrail store init
-      tasktrail store init --store clickhouse://writer@db.example:9000/tasktrail
+      tasktrail store init --store clickhouse://admin@db.example:9000/tasktrail
+      tasktrail store init --store clickhouse://admin@db1.example/tasktrail --cluster fleet
       tasktrail store info
     """
 
@@ -33,18 +34,24 @@ def store() -> None:
 @store.command()
 @_store
 @click.option("--retention-days", type=int, metavar="DAYS", help="Days for which rows of ended processes are kept.  [default: 90]")
-def init(place: str | None, retention_days: int | None) -> None:
+@click.option("--cluster", default="", metavar="NAME", help="Spread the tables over the servers of this cluster, by host.")
+def init(place: str | None, retention_days: int | None, cluster: str) -> None:
     """Make the store's tables, or bring them to this version; does nothing to those that are there.
 
     The password for another server is taken from TASKTRAIL_PASSWORD.
+
+    With --cluster each server of the cluster (as in its system.clusters) keeps the rows of some hosts. Where its servers have the macros
+    shard and replica, tables are Replicated ones, made ON CLUSTER; where they have not, each server is asked in turn to make its own, and
+    the user must be there too. A database that is spread already is known to be, so later calls need no --cluster.
 
     \b
     Examples:
       tasktrail store init
       tasktrail store init --store /srv/tasktrail --retention-days 30
+      tasktrail store init --store clickhouse://admin@db1.example/tasktrail --cluster fleet
     """
     settings = read_settings({"store": place, "retention_days": retention_days}).settings
-    with open_for_writing(settings.store, settings.retention_days) as address:
+    with open_for_writing(settings.store, settings.retention_days, cluster=cluster) as address:
         where = settings.store if not addresses.is_address(settings.store) else str(address)
     click.echo(f"store {where} is ready; rows are kept for {settings.retention_days} days after they last held", err=True)
 

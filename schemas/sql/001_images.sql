@@ -5,7 +5,7 @@
 -- between the two, it throws the repeat away (seen in 26.9; tests/contract/test_store_sink.py).
 -- Partitions by week: a row stays in its partition for good (start does not change), and a refresh of processes that began
 -- in many different weeks makes few parts.
-CREATE TABLE IF NOT EXISTS {database}.images {on_cluster}
+CREATE TABLE IF NOT EXISTS {database}.images{local} {on_cluster}
 (
     host_id          UUID CODEC(ZSTD(1)),
     host             LowCardinality(String) CODEC(ZSTD(1)),
@@ -118,4 +118,7 @@ SETTINGS
     min_compressed_bytes_to_fsync_after_merge = 1,
     merge_with_ttl_timeout = 86400;
 
-ALTER TABLE {database}.images {on_cluster} MODIFY TTL seen + INTERVAL {retention_days} DAY SETTINGS materialize_ttl_after_modify = 0;
+ALTER TABLE {database}.images{local} {on_cluster} MODIFY TTL seen + INTERVAL {retention_days} DAY SETTINGS materialize_ttl_after_modify = 0;
+
+-- On a cluster: all rows of a host are one server's, so that FINAL, LIMIT 1 BY and whatever compares a host's rows are right there.
+CREATE TABLE IF NOT EXISTS {database}.images {on_cluster} AS {database}.images{local} ENGINE = {distributed:images};

@@ -1,5 +1,5 @@
 -- Every counted loss and every gap. Few rows: one partition.
-CREATE TABLE IF NOT EXISTS {database}.losses {on_cluster}
+CREATE TABLE IF NOT EXISTS {database}.losses{local} {on_cluster}
 (
     host_id         UUID CODEC(ZSTD(1)),
     host            LowCardinality(String) CODEC(ZSTD(1)),
@@ -29,7 +29,9 @@ SETTINGS
     min_compressed_bytes_to_fsync_after_merge = 1,
     merge_with_ttl_timeout = 86400;
 
-ALTER TABLE {database}.losses {on_cluster} MODIFY COLUMN
+ALTER TABLE {database}.losses{local} {on_cluster} MODIFY COLUMN
     cause Enum8('ring_full' = 1, 'skipped' = 2, 'no_recorder' = 3, 'log_hole' = 4, 'undecodable' = 5, 'rename_dropped' = 6, 'argv_shortened' = 7, 'rows_lost' = 8, 'identity_clash' = 9) CODEC(ZSTD(1));
 
-ALTER TABLE {database}.losses {on_cluster} MODIFY TTL seen + INTERVAL {retention_days} DAY SETTINGS materialize_ttl_after_modify = 0;
+ALTER TABLE {database}.losses{local} {on_cluster} MODIFY TTL seen + INTERVAL {retention_days} DAY SETTINGS materialize_ttl_after_modify = 0;
+
+CREATE TABLE IF NOT EXISTS {database}.losses {on_cluster} AS {database}.losses{local} ENGINE = {distributed:losses};

@@ -1,5 +1,5 @@
 -- Who reports: one row per boot of a host, written anew every quarter of a minute while it reports.
-CREATE TABLE IF NOT EXISTS {database}.hosts {on_cluster}
+CREATE TABLE IF NOT EXISTS {database}.hosts{local} {on_cluster}
 (
     host_id         UUID CODEC(ZSTD(1)),
     host            LowCardinality(String) CODEC(ZSTD(1)),
@@ -27,4 +27,6 @@ SETTINGS
     non_replicated_deduplication_window = 0,
     merge_with_ttl_timeout = 86400;
 
-ALTER TABLE {database}.hosts {on_cluster} MODIFY TTL seen + INTERVAL {retention_days} DAY SETTINGS materialize_ttl_after_modify = 0;
+ALTER TABLE {database}.hosts{local} {on_cluster} MODIFY TTL seen + INTERVAL {retention_days} DAY SETTINGS materialize_ttl_after_modify = 0;
+
+CREATE TABLE IF NOT EXISTS {database}.hosts {on_cluster} AS {database}.hosts{local} ENGINE = {distributed:hosts};

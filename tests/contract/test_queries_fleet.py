@@ -11,24 +11,40 @@ import pytest
 from queries import hostnames
 from queries.hostnames import Host
 from queries.jsonlines import exact
+from queries.statements import STATEMENTS
 from schemas.rows import ImageRow
-from tests.contract.conftest import Store
+from store import clusters, migrate
+from store.connection import Connection, in_turn
+from streams.sinks.clickhouse import Sink
+from tests.contract import cluster
+from tests.contract.conftest import Store, no_wait
 from tests.contract.fleet_rows import COPIED_BOOT, HOSTILE, NAMES, PLAIN, fleet, host_id, mark, world
 from tests.contract.image_rows import S
 from tests.contract.rows import BEGIN
 from tests.contract.shell import Shell
 
 HOSTS = range(len(NAMES))
+ASKED = (0, 1, 4, 7, 8, 9, 12, 15, 19)
+"""Hosts that the slower tests ask about."""
 PIDS = [1, 812, 899, 901, 4650, 4711]
 
 
-@pytest.fixture(scope="module")
-def place(store: Store) -> Iterator[str]:
-    """What --store takes, for a store that holds the fleet."""
-    if store.server is None:
-        pytest.skip("needs the embedded server")
-    store.write(fleet())
-    yield str(store.server.directory)
+@pytest.fixture(scope="module", params=["one server", "two servers"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What --store takes, for a store that holds the fleet: one server, and a cluster where half of the hosts are on either of two."""
+    if request.param == "one server":
+        store: Store = request.getfixturevalue("store")
+        if store.server is None:
+            pytest.skip("needs the embedded server")
+        store.write(fleet())
+        yield str(store.server.directory)
+        return
+    with cluster.started(tmp_path_factory.mktemp("two")) as servers:
+        migrate.apply(servers.admin(), cluster=cluster.CLUSTER)
+        sink = Sink(in_turn(servers.admin()), tmp_path_factory.mktemp("dead"), no_wait, lambda: 0.0)
+        sink.write(fleet(), "fleet")
+        reader = servers.servers[1].address("reader")
+        yield f"clickhouse://{reader.user}:{reader.password}@{reader.host}:{reader.port}/{reader.database}"
 
 
 @pytest.fixture
@@ -72,7 +88,7 @@ def check(number: int, lines: list[dict[str, object]]) -> list[dict[str, object]
     return found
 
 
-@pytest.mark.parametrize("number", HOSTS)
+@pytest.mark.parametrize("number", ASKED)
 def test_history_is_of_the_host_that_is_named(shell: Shell, number: int) -> None:
     for way in ways(number):
         (found,) = shell.lines("history", f"{way}:4711", "--json")
@@ -90,7 +106,7 @@ def test_history_is_of_the_host_that_is_named(shell: Shell, number: int) -> None
     assert len(lines) == 6 and all(mark(number).decode() in line for line in lines)
 
 
-@pytest.mark.parametrize("number", HOSTS)
+@pytest.mark.parametrize("number", ASKED)
 def test_tree_ps_and_find_are_of_the_host_that_is_named(shell: Shell, number: int) -> None:
     written = world(number).log
     for way in ways(number):
@@ -205,3 +221,30 @@ def test_keys_of_hosts_are_as_long_as_needed_and_never_a_pattern() -> None:
     keys = hostnames.keys([Host(one, b"a"), Host(two, b"a"), Host(UUID(int=7 << 120), b"b"), Host(UUID(int=9 << 120), b"w*")])
     assert keys[one] != keys[two] and str(one).startswith(keys[one]) and str(two).startswith(keys[two])
     assert keys[UUID(int=7 << 120)] == "b" and keys[UUID(int=9 << 120)].startswith("09000000")
+
+
+def test_a_cluster_answers_what_one_server_does(store: Store, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Every statement to copy, and every kind of SQL that a person may write over the tables."""
+    values = {"task_id": world(3).log[3].task_id, "comm": "cc1", "under": "sshd", "tgid": 4711, "at": "2026-11-25 10:00:30"}
+    more = [
+        "SELECT count(), uniqExact(host_id), sum(duration) FROM images FINAL",
+        "SELECT host, count() FROM current_images GROUP BY host ORDER BY host, 2",
+        "SELECT count() FROM images FINAL WHERE host_id IN (SELECT host_id FROM losses FINAL WHERE amount > 0)",
+        "SELECT count() FROM current_images AS a JOIN current_images AS b ON a.creator_id = b.task_id AND a.creator_exec_id = b.exec_id",
+        "SELECT min(host_id) != max(host_id), max(begin) FROM images",
+        "SELECT cpid, ended, host FROM images WHERE end_kind = 'exit' ORDER BY cpid, exec_id LIMIT 50",
+        "SELECT count() FROM current_images WHERE comm IN (SELECT comm FROM current_images WHERE host = 'web-4')",
+        "SELECT count() FROM images FINAL WHERE tgid NOT IN (SELECT tgid FROM images WHERE host = 'web-3')",
+        "SELECT a.host, count() FROM current_images AS a JOIN current_images AS b USING comm WHERE b.host = 'web-2' GROUP BY a.host",
+        "SELECT quantileExact(0.5)(duration), topK(3)(comm) FROM current_images WHERE kind = 'exec'",
+    ]
+    store.writer.execute("TRUNCATE TABLE images")
+    store.writer.execute("TRUNCATE TABLE losses")
+    store.write(fleet())
+    with cluster.started(tmp_path_factory.mktemp("two")) as servers:
+        migrate.apply(servers.admin(), cluster=cluster.CLUSTER)
+        Sink(in_turn(servers.admin()), tmp_path_factory.mktemp("dead"), no_wait, lambda: 0.0).write(fleet(), "fleet")
+        with Connection(servers.servers[0].address("reader"), clusters.ANY) as spread:
+            for sql in [*more, *(statement.sql for statement in STATEMENTS)]:
+                one, two = (sorted(map(repr, source.query(sql, values).rows)) for source in (store.reader, spread))
+                assert one == two, sql

@@ -1,5 +1,6 @@
 """Making tables: again and again, from two places at once, with other settings; and rows that expire."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -34,10 +35,10 @@ def _ttl(server: Server) -> list[bytes]:
 
 def test_a_second_time_does_nothing_and_another_retention_changes_it(server: Server) -> None:
     address = server.address("writer")
-    assert migrate.apply(address) == ["versions", "images", "losses", "current"]
+    assert migrate.apply(address) == ["versions", "images", "losses", "current", "hosts"]
     assert migrate.apply(address) == []
     assert _ttl(server) == [b"seen + toIntervalDay(90)"] * 2
-    assert migrate.apply(address, retention_days=7) == ["images", "losses", "current"]
+    assert migrate.apply(address, retention_days=7) == ["images", "losses", "current", "hosts"]
     assert _ttl(server) == [b"seen + toIntervalDay(7)"] * 2
     assert migrate.apply(address, retention_days=7) == []
 
@@ -59,7 +60,7 @@ def test_from_many_places_at_once(server: Server) -> None:
     assert problems == []
     assert migrate.apply(server.address("writer")) == []
     with Connection(server.address("reader")) as reader:
-        assert reader.query("SELECT version FROM schema_versions FINAL ORDER BY version").rows == [(0,), (1,), (2,), (3,)]
+        assert reader.query("SELECT version FROM schema_versions FINAL ORDER BY version").rows == [(0,), (1,), (2,), (3,), (5,)]
 
 
 def test_rows_expire_by_when_they_last_held(server: Server) -> None:
@@ -87,15 +88,56 @@ def test_an_ended_row_never_expires_before_the_row_of_its_life(server: Server) -
         assert writer.query("SELECT count() FROM images").rows == [(0,)]
 
 
-@pytest.mark.parametrize("schema", [Schema(retention_days=0), Schema(database="a b"), Schema(database="x; DROP"), Schema(cluster="c'")])
+@pytest.mark.parametrize(
+    "schema", [Schema(retention_days=0), Schema(database="a b"), Schema(database="x; DROP"), Schema(cluster="c'"), Schema(cluster="a b")]
+)
 def test_settings_that_cannot_be(schema: Schema) -> None:
     with pytest.raises(BadInput):
         migrate.migrations(schema)
 
 
-def test_a_cluster_gets_replicated_tables() -> None:
-    statements = "\n".join(text for migration in migrate.migrations(Schema(cluster="fleet")) for text in migration.statements)
+EVERY_SCHEMA = [Schema(), Schema(cluster="the-fleet"), Schema(cluster="fleet", replicated=False)]
+
+
+def _all_statements(schema: Schema) -> list[str]:
+    return [statement for migration in migrate.migrations(schema) for statement in migration.statements]
+
+
+def test_a_cluster_gets_replicated_tables_and_distributed_ones_over_them() -> None:
+    statements = _all_statements(Schema(cluster="the-fleet"))
     path = "/clickhouse/tables/{shard}/{database}/{table}"
-    assert f"ENGINE = ReplicatedReplacingMergeTree('{path}', '{{replica}}', version)" in statements
-    assert "CREATE TABLE IF NOT EXISTS tasktrail.images ON CLUSTER fleet" in statements
-    assert "{engine" not in statements and "{retention" not in statements and "{on_cluster" not in statements
+    for name in ("images", "losses", "hosts"):
+        (local,) = (
+            one for one in statements if one.startswith(f"CREATE TABLE IF NOT EXISTS tasktrail.{name}_local ON CLUSTER 'the-fleet'")
+        )
+        assert f"ENGINE = ReplicatedReplacingMergeTree('{path}', '{{replica}}', version)" in local
+    for name in ("images", "losses", "hosts", "current_images", "current_losses"):
+        over = f"CREATE TABLE IF NOT EXISTS tasktrail.{name} ON CLUSTER 'the-fleet' AS tasktrail.{name}_local ENGINE = "
+        assert f"{over}Distributed('the-fleet', 'tasktrail', '{name}_local', cityHash64(host_id))" in statements
+    (versions,) = (one for one in statements if "schema_versions" in one)
+    assert "('/clickhouse/tables/all/{database}/{table}', '{shard}-{replica}', applied_at)" in versions
+    assert all(" ON CLUSTER 'the-fleet'" in statement for statement in statements)
+
+
+def test_without_replication_each_server_gets_plain_tables_and_the_distributed_ones() -> None:
+    text = "\n".join(_all_statements(Schema(cluster="fleet", replicated=False)))
+    assert "ON CLUSTER" not in text and "Replicated" not in text
+    assert text.count("Distributed('fleet', 'tasktrail', ") == 5 and "CREATE TABLE IF NOT EXISTS tasktrail.images_local" in text
+
+
+def test_one_server_gets_none_of_that() -> None:
+    text = "\n".join(_all_statements(Schema()))
+    assert "_local" not in text and "Distributed" not in text and "Replicated" not in text and "ON CLUSTER" not in text
+
+
+@pytest.mark.parametrize("schema", EVERY_SCHEMA, ids=lambda one: f"{one.cluster} {one.replicated}")
+def test_migrations_only_add(schema: Schema) -> None:
+    for statement in _all_statements(schema):
+        first = " ".join(statement.split()[:6])
+        assert first.startswith(("CREATE DATABASE IF NOT EXISTS", "CREATE TABLE IF NOT EXISTS", "CREATE OR REPLACE VIEW", "ALTER TABLE")), (
+            first
+        )
+        if first.startswith("ALTER TABLE"):
+            assert " MODIFY TTL " in statement or " MODIFY COLUMN" in statement or " IF NOT EXISTS " in statement, statement
+        # What is left in braces is the server's own.
+        assert set(re.findall(r"\{(\w+)", statement)) <= {"shard", "replica", "database", "table"}

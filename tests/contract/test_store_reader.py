@@ -87,7 +87,7 @@ def filled(store: Store) -> Iterator[Store]:
     yield store
     assert store.reader.query("SELECT count() FROM images").rows == [(100,)]
     tables = store.writer.query("SELECT name FROM system.tables WHERE database = 'tasktrail' ORDER BY name").rows
-    assert tables == [(b"current_images",), (b"current_losses",), (b"images",), (b"losses",), (b"schema_versions",)]
+    assert tables == [(b"current_images",), (b"current_losses",), (b"hosts",), (b"images",), (b"losses",), (b"schema_versions",)]
     assert store.server.alive()
 
 

@@ -20,6 +20,13 @@ from store.server_errors import Unstorable, failure, sentence
         ("clickhouses://db/", Address("db", 9440, "default", "", "tasktrail", True)),
         ("clickhouse://db?secure=1", Address("db", 9440, "default", "", "tasktrail", True)),
         ("clickhouse://me@[::1]:9000/x", Address("::1", 9000, "me", "", "x")),
+        ("clickhouse://me:p:q@a,b:9001,[::1]/x", Address("a", 9000, "me", "p:q", "x", alt_hosts="b:9001,[::1]:9000")),
+        ("clickhouse://a?alt_hosts=b,c:1", Address("a", 9000, "default", "", alt_hosts="b:9000,c:1")),
+        (
+            "clickhouses://a,b?verify=0&ca_certs=/etc/x.pem",
+            Address("a", 9440, "default", "", secure=True, verify=False, ca_certs="/etc/x.pem", alt_hosts="b:9440"),
+        ),
+        ("clickhouse://a?secure=0&verify=1", Address("a", 9000, "default", "")),
     ],
 )
 def test_addresses(url: str, expected: Address) -> None:
@@ -28,7 +35,17 @@ def test_addresses(url: str, expected: Address) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["clickhouse://", "clickhouse://db:port", "clickhouse://db:99999", "http://db", "clickhouse://u:secret@db?x=1"]
+    "url",
+    [
+        "clickhouse://",
+        "clickhouse://db:port",
+        "clickhouse://db:99999",
+        "clickhouse://u:secret@db,other:port",
+        "clickhouse://u:secret@/x",
+        "http://db",
+        "clickhouse://u:secret@db?x=1",
+        "clickhouse://u:secret@db?verify=perhaps",
+    ],
 )
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(BadInput) as refusal:
@@ -42,6 +59,16 @@ def test_a_password_is_never_shown() -> None:
     with pytest.raises(BadInput) as refusal:
         address.parse("clickhouse://me:secret@db:port", {})
     assert "secret" not in str(refusal.value)
+
+
+def test_servers_are_taken_in_turn() -> None:
+    one = address.parse("clickhouse://u@a,b:1,[::1]:2/x", {})
+    two = one.next()
+    assert (two.host, two.port, two.alt_hosts) == ("b", 1, "[::1]:2,a:9000")
+    assert two.next().host == "::1" and two.next().next() == one
+    alone = address.parse("clickhouse://a", {})
+    assert alone.next() == alone
+    assert str(one) == "clickhouse://u@a:9000,b:1,[::1]:2/x" and address.parse(str(one), {}) == one
 
 
 def test_what_is_an_address() -> None:
@@ -96,18 +123,29 @@ def test_messages_become_one_sentence() -> None:
     ("code", "inserting", "kind"),
     [
         (53, True, Unstorable),
-        (252, True, Unavailable),
-        (241, True, Unavailable),
-        (12345, True, Unavailable),
         (None, True, Unavailable),
-        (60, True, BadInput),
-        (516, True, BadInput),
         (60, False, BadInput),
         (159, False, BadInput),
         (241, False, BadInput),
         (202, False, Unavailable),
         (12345, False, BadInput),
+        # What passes is tried again, and so is what nobody has thought of.
+        *((code, True, Unavailable) for code in (3, 159, 202, 209, 210, 236, 241, 242, 243, 252, 279, 319, 415, 999, 12345)),
+        # What does not pass is not.
+        *((code, True, BadInput) for code in (16, 47, 48, 60, 81, 115, 164, 194, 195, 452, 497, 516, 701)),
+        # A row that no server takes is looked for.
+        *((code, True, Unstorable) for code in (6, 27, 38, 41, 53, 69, 70, 72, 131, 321, 349, 376, 441, 469, 691)),
     ],
 )
 def test_what_a_servers_error_is_to_us(code: int | None, inserting: bool, kind: type[TasktrailError]) -> None:
     assert type(failure(code, "DB::Exception: words", "server", inserting)) is kind
+
+
+def test_a_cluster_that_is_not_all_there_is_told() -> None:
+    words = "DB::Exception: Distributed DDL task /clickhouse/task_queue/ddl/query-1 is not finished on 1 of 2 hosts. (TIMEOUT_EXCEEDED)"
+    told = failure(159, words, "server", False)
+    assert isinstance(told, Unavailable) and "not all servers" in str(told) and "is not finished on 1 of 2 hosts" in str(told)
+
+
+def test_columns_that_are_not_there_are_told_with_the_cure() -> None:
+    assert "tasktrail store init" in str(failure(16, "No such column claims in table", "server", True))
