@@ -5,11 +5,12 @@ import re
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from kernel_tools import Live, load_live, output, remove_pins, unload_live, wait_until
-from test_storm import check_exactly_once, children_of
+from kernel_tools import Live, key, load_live, output, remove_pins, unload_live, wait_until
+from test_storm import Child, check_exactly_once, children_of
 
 from producers import loader
 from producers.bpf import pins, probes, source
@@ -87,12 +88,25 @@ def has_loaded(loading: subprocess.Popen[str]) -> bool:
     return open_files.count("anon_inode:bpf-prog") > len(probes.EVENTS) or loading.poll() is not None
 
 
+def check_all_but(records: list[events.Record], children: list[Child], skipped: int) -> None:
+    """Everything exactly once; or, where the kernel says that it skipped programs (Linux 7.0 lets them be preempted), no more missing."""
+    if not skipped:
+        check_exactly_once(records, children)
+        return
+    pids = {child.pid for child in children}
+    kinds = (events.Fork, events.Exec, events.Exit)
+    told = Counter((type(record), *key(record)) for record in records if isinstance(record, kinds) and record.tgid in pids)
+    assert set(told.values()) == {1}
+    assert len(kinds) * len(children) - skipped <= len(told) <= len(kinds) * len(children)
+
+
 def test_an_upgrade_by_the_command_loses_and_doubles_nothing(live: Live, programs: Path) -> None:
     """`tasktrail record load` with another setting, as on any host. One storm follows another from before it attaches its programs."""
     where = ["--pin-dir", str(live.pin_dir), "--run-dir", str(live.chosen.spool.parent), "--state-dir", str(live.chosen.state_dir)]
     same = ["--ring-size", str(live.recorder.ring.size_bytes), "--processes", str(live.chosen.programs.processes)]
     command = [sys.executable, "-m", "tasktrail", "record", "load", *where, *same, "--argv-bytes", "4000"]
     upgrade = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    skipped = live.recorder.counters().skipped
     wait_until(lambda: has_loaded(upgrade), "the loading of newer programs", 120)
     lines: list[list[str]] = []
     ended = False
@@ -106,10 +120,11 @@ def test_an_upgrade_by_the_command_loses_and_doubles_nothing(live: Live, program
     assert live.recorder.refresh() and live.recorder.epoch != before
     lines += output(programs / "storm", "300", "2", programs / "tiny")
     live.catch_up()
-    check_exactly_once(live.records, children_of(lines))
+    counters = live.recorder.counters()
+    check_all_but(live.records, children_of(lines), counters.skipped - skipped)
     assert {record.epoch for record in live.records if isinstance(record, events.Exec)} == {before, live.recorder.epoch}
     assert live.recorder.probe() and live.recorder.exec_probe()
-    assert live.recorder.counters() == (0,) * 7
+    assert (counters.lost, counters.once_full) == (0, 0)
 
 
 class Command:

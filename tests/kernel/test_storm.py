@@ -179,6 +179,7 @@ def at_one_moment(witness: Live, small: Live) -> tuple[tuple[int, int, int], Cou
 def test_what_a_full_ring_refuses_is_counted_exactly(live: Live, small_live: Live, programs: Path) -> None:
     """A second recorder with room enough is the witness: what it has, the full one has or has counted."""
     small_live.forget()
+    skipped = live.recorder.counters().skipped
     first, before = at_one_moment(live, small_live)
     small_live.read()
     had = by_kind(small_live.records)
@@ -188,9 +189,12 @@ def test_what_a_full_ring_refuses_is_counted_exactly(live: Live, small_live: Liv
     small_live.read()
     lost = (after.lost_fork - before.lost_fork, after.lost_exec - before.lost_exec, after.lost_exit - before.lost_exit)
     assert min(lost) > 500
+    # From Linux 7.0 on a program may be preempted, and meanwhile the kernel skips it on that CPU; it says how often it did.
+    skipped = live.recorder.counters().skipped - skipped + after.skipped - before.skipped
     for begin, end, got_before, got, missing in zip(first, last, had, by_kind(small_live.records), lost, strict=True):
-        assert got - got_before + missing == end - begin
-    assert {key(record) for record in small_live.records} <= {key(record) for record in live.records} | {key(small_live.records[-1])}
+        assert abs(got - got_before + missing - (end - begin)) <= skipped
+    strange = {key(record) for record in small_live.records[:-1]} - {key(record) for record in live.records}
+    assert len(strange) <= skipped
     # From now on every record says how many are missing.
     small_live.records = []
     small_live.catch_up()

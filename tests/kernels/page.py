@@ -21,14 +21,15 @@ _HEAD = f"""# Other kernels
 
 `make test-kernels` boots Debian's cloud kernels under qemu, without KVM, with {MEMORY} of memory, and runs the recorder in each of them.
 `make test-kernels KERNELS="5.10 6.1"` boots only those. `--table docs/kernels.md` writes
-this page, with what came of each kernel when it was booted last.
+this page, with what came of each kernel when it was booted last. A guest takes two to five minutes, by how busy the machine is.
 
 The packages come from where this machine's own apt gets its own; a release that is not served there is "not to be had". The guests'
 root file system is the machine's own release, made by mmdebstrap. Both are kept in `$TASKTRAIL_CACHE`, else in `tasktrail/kernels` in the
-user's cache directory. The job goes in and the results come out as tars on disks; the console is kept beside the packages.
+user's cache directory. The job goes in and the results come out as tars on disks; the console and the outcome are kept beside the
+packages, so that a run that is stopped loses no kernel's row. One recorder, the one that was loaded at boot, serves all tests in a guest.
 It needs qemu-system-x86, qemu-system-arm, mmdebstrap, e2fsprogs and zstd, and for arm64 gcc-aarch64-linux-gnu and libc6-dev-arm64-cross.
 
-A number is how many tests passed there, after a stroke how many there were if not all did.
+A number is how many tests passed there, after a stroke how many there were if not all did. Seconds are those of the whole guest.
 
 """
 
@@ -46,6 +47,15 @@ What the columns say:
 * **iterator**: the snapshot has every process that /proc has; what was lost is found again with its creator.
 * **full ring**: what a full ring refused is counted exactly.
 * **handover**: another version is loaded by the command while storms go on: every process once, none missing.
+
+What the kernels do differently, as far as it shows:
+
+* **5.10** has no `bpf_get_current_task_btf`, which came with 5.11, so the raw form is taken.
+* **A program run by a descriptor alone** (`fexecve`) has that descriptor's number for its comm on 5.10, and the file's name on the others.
+  The record has the kernel's own comm in both cases, and the file is in `exe`.
+* **From 7.0 on a program at a tracepoint may be preempted.** If another task then comes to the same tracepoint on the same CPU, the kernel
+  skips the program for it and counts that (`recursion_misses`). Tasktrail reports each as *skipped*: a loss with its interval, after which
+  a snapshot is taken. In an emulated 7.2 with both CPUs busy it came to about one event in a thousand; before 7.0 it was none.
 
 `tests/unit/test_btf_of_kernels.py` needs no guest: it holds every offset for each of these kernels against what gcc finds in the C that
 bpftool writes of the kernel's types. `python -m tests.kernels.types` writes those files anew.
