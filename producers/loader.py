@@ -18,6 +18,7 @@ from producers.bpf import pins, probes, source, syscall
 from producers.bpf.btf import Btf
 from producers.bpf.pins import Field
 from producers.masking import NO_MASKING, Masking
+from producers.prerequisites import LOADING, Capability
 from producers.recorder import Recorder
 from producers.ring import Ring
 from producers.snapshot import RingFull
@@ -95,7 +96,7 @@ def load(pin_dir: Path = pins.DIRECTORY, settings: Settings = Settings()) -> Loa
     and BadInput for settings out of range.
     """
     check_settings(settings.programs)
-    prerequisites.check_rights()
+    prerequisites.check_rights([one for one in LOADING if settings.programs.argv_bytes or one != Capability.SYS_PTRACE])
     prerequisites.check_bpf_file_system(pin_dir)
     program = source.generate(Btf.of_kernel(), settings.programs)
     with locks.lock_loader(pin_dir, settings.spool.parent):
@@ -357,7 +358,7 @@ def unload(pin_dir: Path = pins.DIRECTORY, spool: Path = snapshot.SPOOL) -> Unlo
 
     Raises Unavailable when there is none, when a reader has the ring, or when the directory holds something else.
     """
-    prerequisites.check_rights()
+    prerequisites.check_rights([Capability.BPF])
     with locks.lock_loader(pin_dir, spool.parent):
         if _layout_version(pin_dir) is None:
             raise Unavailable(f"no recorder in {pin_dir}", "there is nothing to unload")

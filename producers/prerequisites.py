@@ -1,23 +1,60 @@
 """What recording needs from the kernel and from whoever starts it, each with the cure when it is missing."""
 
 import os
+from collections.abc import Sequence
+from enum import IntEnum
 from pathlib import Path
 
 from schemas.errors import BadInput, Unavailable
 
 _TIME_OFFSETS = Path("/proc/self/timens_offsets")
-_CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 """The inode number is the constant PROC_PID_INIT_INO in the kernel."""
 
 
-def check_rights() -> None:
-    """Raises Unavailable unless this process may use bpf(2) for tracing, in the first pid namespace."""
+class Capability(IntEnum):
+    """What of root's rights the recorder and its readers may need (include/uapi/linux/capability.h, capabilities(7))."""
+
+    SYS_PTRACE = 19
+    """to see in /proc/PID/stat which memory the arguments of another user's process lie in: only so does a snapshot have any arguments"""
+    SYS_ADMIN = 21
+    """before Linux 5.8 the next two were in it, and whoever has it has them still"""
+    PERFMON = 38
+    """to load programs that read the kernel's memory, and to attach them"""
+    BPF = 39
+    """to make maps and load programs; before Linux 5.19 also to open what is pinned"""
+
+
+READING = (Capability.BPF, Capability.SYS_PTRACE)
+"""For whoever takes records out of the ring of a loaded recorder, and snapshots of what lives."""
+LOADING = (Capability.BPF, Capability.PERFMON, Capability.SYS_PTRACE)
+"""For whoever loads the recorder, which ends in a snapshot."""
+
+
+def held() -> frozenset[Capability]:
+    """Of those capabilities the ones that this process has in effect."""
     status = Path("/proc/self/status").read_text()
-    capabilities = int(next(line for line in status.split("\n") if line.startswith("CapEff:")).split()[1], 16)
-    may = capabilities >> _CAP_SYS_ADMIN & 1 or (capabilities >> _CAP_BPF & 1 and capabilities >> _CAP_PERFMON & 1)
-    if not may:
-        raise Unavailable("recording needs root, or the capabilities CAP_BPF and CAP_PERFMON", "run it with sudo")
+    bits = int(next(line for line in status.split("\n") if line.startswith("CapEff:")).split()[1], 16)
+    return frozenset(one for one in Capability if bits >> one & 1)
+
+
+def standing_for(needed: Sequence[Capability], has: frozenset[Capability]) -> frozenset[Capability]:
+    """Those of ``has`` that give what is needed; fewer than that where something is lacking."""
+    implied = {Capability.BPF, Capability.PERFMON} & set(needed) - has
+    return has & {*needed, Capability.SYS_ADMIN} if implied else has & set(needed)
+
+
+def lacking(needed: Sequence[Capability], has: frozenset[Capability]) -> list[str]:
+    """Names of those that are needed and that nothing in ``has`` gives."""
+    implied = {Capability.BPF, Capability.PERFMON} if Capability.SYS_ADMIN in has else set()
+    return [f"CAP_{one.name}" for one in needed if one not in has | implied]
+
+
+def check_rights(needed: Sequence[Capability] = LOADING, otherwise: str = "") -> None:
+    """Raises Unavailable unless this process has these capabilities, in the first pid namespace; ``otherwise`` is added to the cure."""
+    if missing := lacking(needed, held()):
+        cure = f"run it with sudo, or give it {' '.join(f'CAP_{one.name}' for one in needed)} as docs/privileges.md shows"
+        raise Unavailable(f"recording needs {' and '.join(missing)}, which this process does not have", cure + otherwise)
     if os.readlink("/proc/self/ns/pid") != _FIRST_PID_NAMESPACE:
         raise Unavailable("this process is in a pid namespace of its own", "run on the host, or the container with --pid=host")
     check_clock()

@@ -100,13 +100,12 @@ def server_owner() -> Owner | None:
 
 
 def reader_gid() -> int | None:
-    """The group that may read the reader's credentials, None if it is not there or we are not root."""
-    if os.geteuid() != 0:
-        return None
+    """The group that may read the reader's credentials, None if it is not there or we are neither root nor in it."""
     try:
-        return grp.getgrnam(ACCOUNT).gr_gid
+        gid = grp.getgrnam(ACCOUNT).gr_gid
     except KeyError:
         return None
+    return gid if os.geteuid() == 0 or gid in (os.getegid(), *os.getgroups()) else None
 
 
 def make(directory: Path) -> Layout:
@@ -116,7 +115,7 @@ def make(directory: Path) -> Layout:
     try:
         layout.directory.mkdir(parents=True, exist_ok=True)
         _make(layout.directory, 0o711, None)
-        _make(layout.credentials, 0o700 if group is None else 0o750, None if group is None else Owner(0, group))
+        _make(layout.credentials, 0o700 if group is None else 0o750, None if group is None else Owner(os.geteuid(), group))
         _make(layout.state, 0o700, None)
         _make(layout.deadletter, 0o700, None)
         owner = server_owner()

@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from producers.prerequisites import LOADING, Capability, held, lacking
 from schemas.errors import TasktrailError
 from tasktrail.settings import Settings
 from tasktrail.status_facts import is_alive, read_run
@@ -45,7 +46,7 @@ class Machine(NamedTuple):
     """What the checks look at; tests give another one.
 
     root          of the file tree
-    uid           effective user
+    held          capabilities that this process has
     release       uname -r
     module        where a Python module's files are, None if it is not installed
     free_bytes    room at a path
@@ -54,7 +55,7 @@ class Machine(NamedTuple):
     """
 
     root: Path
-    uid: int
+    held: frozenset[Capability]
     release: str
     module: Callable[[str], Path | None]
     free_bytes: Callable[[Path], int]
@@ -68,7 +69,7 @@ class Machine(NamedTuple):
 
 def this_machine() -> Machine:
     """The machine that we run on."""
-    return Machine(Path("/"), os.geteuid(), os.uname().release, _module, _free_bytes, _clock_synced(), time.time())
+    return Machine(Path("/"), held(), os.uname().release, _module, _free_bytes, _clock_synced(), time.time())
 
 
 def _module(name: str) -> Path | None:
@@ -87,11 +88,12 @@ def _clock_synced() -> bool:
     return state != _TIME_ERROR
 
 
-def root(machine: Machine, settings: Settings) -> Finding:
-    """Only root may load BPF programs and read the ring."""
-    if machine.uid == 0:
-        return Finding("root", Grade.OK, "running as root")
-    return Finding("root", Grade.MISSING, "not root: recording needs it, reading does not", "sudo tasktrail doctor")
+def rights(machine: Machine, settings: Settings) -> Finding:
+    """Root has all that loading the recorder and reading its ring take; of another user's process it is capabilities."""
+    missing = lacking(LOADING, machine.held)
+    if not missing:
+        return Finding("rights", Grade.OK, "all that recording needs")
+    return Finding("rights", Grade.MISSING, f"no {', no '.join(missing)}: recording needs them, reading does not", "sudo tasktrail doctor")
 
 
 def kernel(machine: Machine, settings: Settings) -> Finding:
@@ -234,7 +236,7 @@ def clock(machine: Machine, settings: Settings) -> Finding:
     return Finding("clock", Grade.NOTE, "nothing keeps the clock right: times shown may be off", "apt-get install systemd-timesyncd")
 
 
-CHECKS = (root, kernel, btf, lockdown, bpffs, bcc, packages, directory, server, recorder, run, clock)
+CHECKS = (rights, kernel, btf, lockdown, bpffs, bcc, packages, directory, server, recorder, run, clock)
 
 
 def look(machine: Machine, settings: Settings) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import click
 
-from schemas.errors import TasktrailError
+from schemas.errors import TasktrailError, Unavailable
 
 
 class Place(NamedTuple):
@@ -118,6 +118,12 @@ def run_command(arguments: list[str] | None = None) -> int:
     except TasktrailError as failure:
         click.echo(f"tasktrail: {failure}", err=True)
         return failure.exit_code
+    except PermissionError as refused:
+        if not refused.filename:
+            raise
+        where = os.fsdecode(refused.filename)
+        click.echo(f"tasktrail: {where} may not be used: {refused.strerror}; run it as root, or as whoever owns that", err=True)
+        return Unavailable.exit_code
     except ModuleNotFoundError as lacking:
         package = (lacking.name or "").split(".")[0]
         if package in PACKAGES:

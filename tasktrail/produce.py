@@ -12,13 +12,14 @@ from broker.connection import Sender
 from producers import host, snapshot
 from producers.allocator import hold_little
 from producers.masking import Masking
+from producers.prerequisites import check_rights
 from producers.recorder import Recorder
 from producers.remains import ends
 from producers.ship import Here, Shipper
 from producers.spool import Spool
 from schemas import topics
-from schemas.errors import Unavailable
 from schemas.limits import BATCH_BYTES_MAX
+from tasktrail import rights
 from tasktrail.kafka import cluster_of, config_option, kafka_option
 from tasktrail.keys import read_key
 from tasktrail.loading import load, load_again
@@ -60,14 +61,14 @@ def produce(kafka: str | None, config_file: str | None, pin_dir: str | None, no_
     cluster = cluster_of(settings)
     if config_file:
         os.environ["TASKTRAIL_CONFIG"] = config_file  # for the loader, which is a process of its own
-    if os.geteuid() != 0:
-        raise Unavailable("produce needs root to read the kernel's ring", "run it with sudo")
+    check_rights(rights.needed(settings, no_load))
     hold_little()
     # Until the loop takes the signals, being asked to stop ends whatever is being started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if not no_load:
             load(settings, say)
+        rights.give_up(rights.needed(settings, no_load), server=False)
         snapshots = Path(settings.run_dir) / snapshot.SPOOL.name
         masking = Masking(settings.argv_mask)
         with Recorder(Path(settings.pin_dir), snapshots, Path(settings.state_dir), masking) as recorder, recorder.lock():

@@ -10,9 +10,11 @@ import click
 from producers import host, loader, snapshot
 from producers.bpf import pins, source
 from producers.masking import Masking
+from producers.prerequisites import READING, check_rights
 from producers.recorder import Recorder
 from producers.recording import write_recording
 from schemas import limits
+from tasktrail import rights
 from tasktrail.settings import Settings, parse_size, read_settings
 
 
@@ -164,6 +166,8 @@ def dump(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     masking = Masking(chosen.argv_mask)
+    check_rights(READING)
+    rights.give_up(READING, server=False)
     with Recorder(Path(chosen.pin_dir), _spool(chosen), Path(chosen.state_dir), masking) as recorder, recorder.lock():
         amount = write_recording(recorder, file, wait)
     click.echo(f"{file}: {amount.batches} batches with {amount.ring_bytes} bytes of the ring, {amount.snapshots} snapshots", err=True)

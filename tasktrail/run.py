@@ -9,14 +9,16 @@ import click
 
 from producers import host, snapshot
 from producers.masking import Masking
+from producers.prerequisites import check_rights
 from producers.recorder import Recorder
-from schemas.errors import Unavailable
 from store import address, layout, migrate
-from store.connection import Connection
+from store.connection import Connection, in_turn
 from store.server import Ports, Server
 from store.server_config import Limits
 from streams.embedded import Embedded, Host
+from streams.memory import Memory
 from streams.sinks.clickhouse import Sink
+from tasktrail import rights
 from tasktrail.loading import load, load_again
 from tasktrail.runner import Runner
 from tasktrail.settings import Settings, read_settings
@@ -47,8 +49,7 @@ def run(store: str | None, pin_dir: str | None, no_load: bool) -> None:
     Exit codes: 0 stopped on request, 2 bad input, 4 something that is needed is not there.
     """
     settings = read_settings({"store": store, "pin_dir": pin_dir}).settings
-    if os.geteuid() != 0:
-        raise Unavailable("run needs root to read the kernel's ring", "run it with sudo, or try `tasktrail demo`")
+    check_rights(rights.needed(settings, no_load), ", or try `tasktrail demo`")
     # Until the runner takes the signals, being asked to stop ends whatever is being started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -61,6 +62,7 @@ def _start(settings: Settings, no_load: bool) -> None:
     """Load the recorder, take its ring, open the store, and stream."""
     if not no_load:
         load(settings, say)
+    rights.give_up(rights.needed(settings, no_load), server=not address.is_address(settings.store))
     spool = Path(settings.run_dir) / snapshot.SPOOL.name
     masking = Masking(settings.argv_mask)
     with Recorder(Path(settings.pin_dir), spool, Path(settings.state_dir), masking) as recorder, recorder.lock():
@@ -87,15 +89,20 @@ def _stream(
     """Run the stream until it is asked to stop."""
     here = host.here(Path(settings.state_dir))
 
+    elsewhere = in_turn(writer) if writer is not None else None
+
     def connect() -> Connection:
-        where = server.address("writer") if server is not None else writer
-        assert where is not None
-        return Connection(where)
+        if elsewhere is not None:
+            return elsewhere()
+        assert server is not None
+        return Connection(server.address("writer"))
 
     sink = Sink(connect, place.deadletter, time.sleep, time.monotonic, budget_s=2.0)
     kept_ns = settings.retention_days * DAY_NS
     state_path = place.state / f"{here.host_id}.json"
-    stream = Embedded(recorder, sink, state_path, Host(*here, host.now, host.machine()), kept_ns)
+    stream = Embedded(recorder, sink, state_path, Host(*here, host.now, host.machine()), kept_ns, Memory(connect))
+    if stream.progress.recalled:
+        say(f"the join's state was not there: {stream.progress.recalled} living processes were taken from the store")
     if stream.progress.put_back:
         say("the store was put back to an earlier state: what lives is written again, what ended meanwhile is told in table losses")
     runner = Runner(stream, recorder, server, say, None if no_load else lambda: load_again(settings, say), place.status)

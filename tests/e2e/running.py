@@ -55,11 +55,13 @@ class Place:
             "TASKTRAIL_STORE": str(self.store),
             **settings,
         }
+        self.prefix: tuple[str, ...] = ()
+        """What all commands of this place are started by, such as setpriv with its options."""
         self.runs: list[Run] = []
 
     def start(self, *arguments: str, ready: bool = True) -> "Run":
         """`tasktrail run`, when it records (or at once)."""
-        run = Run(self, arguments)
+        run = Run(self, ("run", *arguments))
         self.runs.append(run)
         if ready:
             run.wait_ready()
@@ -67,7 +69,7 @@ class Place:
 
     def command(self, *arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         """A command with this place's settings, its output a pipe."""
-        command = [*TASKTRAIL, *arguments]
+        command = [*self.prefix, *TASKTRAIL, *arguments]
         return subprocess.run(command, env=self.env, cwd="/", capture_output=True, text=True, timeout=timeout_s, check=False)
 
     def ask(self, *arguments: str) -> str:
@@ -131,13 +133,13 @@ class Place:
 
 
 class Run:
-    """One `tasktrail run`. What it says goes to a file, so that it never waits for us."""
+    """One `tasktrail run`, or another command that goes on. What it says goes to a file, so that it never waits for us."""
 
     def __init__(self, place: Place, arguments: tuple[str, ...]) -> None:
         self.place = place
         self.said_path = place.directory / f"run-{next(_numbers)}.stderr"
         with self.said_path.open("wb") as said:
-            command = [*TASKTRAIL, "run", *arguments]
+            command = [*place.prefix, *TASKTRAIL, *arguments]
             self.process = subprocess.Popen(command, env=place.env, cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         self.pid = self.process.pid
 

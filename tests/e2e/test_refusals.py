@@ -53,7 +53,7 @@ def test_without_root_it_says_what_it_needs(place: Place) -> None:
     command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *TASKTRAIL, "run"]
     done = subprocess.run(command, env=place.env, cwd="/", capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 4
-    assert "needs root" in refusal(done) and "tasktrail demo" in refusal(done)
+    assert "CAP_BPF" in refusal(done) and "run it with sudo" in refusal(done) and "tasktrail demo" in refusal(done)
 
 
 def test_what_the_load_calls_bad_input_is_bad_input(place: Place) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from producers.prerequisites import LOADING
 from schemas.rows import LossCause
 from tasktrail import checks
 from tasktrail.checks import Grade, Machine, look
@@ -33,7 +34,7 @@ def machine(tmp_path: Path) -> Machine:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    return Machine(tmp_path, 0, "6.1.0-18-amd64", lambda name: tmp_path / "py" / name, lambda path: 5 << 30, True, NOW_S)
+    return Machine(tmp_path, frozenset(LOADING), "6.1.0-18-amd64", lambda name: tmp_path / "py" / name, lambda path: 5 << 30, True, NOW_S)
 
 
 def grades(machine: Machine, settings: Settings = Settings()) -> dict[str, Grade]:  # noqa: B008, it is frozen
@@ -69,7 +70,7 @@ def holding(name: str, content: bytes) -> Change:
 @pytest.mark.parametrize(
     ("change", "name", "grade", "cure"),
     [
-        (lambda machine: machine._replace(uid=1000), "root", Grade.MISSING, "sudo"),
+        (lambda machine: machine._replace(held=frozenset()), "rights", Grade.MISSING, "sudo"),
         (lambda machine: machine._replace(release="5.4.0-1"), "kernel", Grade.MISSING, "linux-image"),
         (lambda machine: machine._replace(release="5.10.0"), "kernel", Grade.OK, ""),
         (without("/sys/kernel/btf/vmlinux"), "btf", Grade.MISSING, "CONFIG_DEBUG_INFO_BTF"),
@@ -100,7 +101,7 @@ def test_a_directory_that_is_to_be_made_is_fine_and_a_file_is_not(machine: Machi
 
 
 def test_this_machine_can_be_looked_at() -> None:
-    assert {found.name for found in look(checks.this_machine(), Settings(store="/nowhere"))} >= {"root", "kernel", "clock"}
+    assert {found.name for found in look(checks.this_machine(), Settings(store="/nowhere"))} >= {"rights", "kernel", "clock"}
 
 
 # -- status --
