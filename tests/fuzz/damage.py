@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Sequence
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -181,10 +182,10 @@ def tree_damaged(random: Random, tree: Any) -> Any:
             elif pick == 2 and type(child) is int:
                 node[key] = number(random, 64, child & (1 << 64) - 1)
             elif pick == 3 and isinstance(node, list):
-                node[key] = node[random.randrange(len(node))]
+                node[key] = deepcopy(node[random.randrange(len(node))])
             elif pick == 4 and type(child) is int:
                 node[key] = random.randint(-2, 12)
             else:
-                node[key] = random.choice(JUNK)
+                node[key] = deepcopy(random.choice(JUNK))  # a later case may change it
             break
     return tree
