@@ -33,9 +33,9 @@ from schemas.errors import BadInput, Unavailable
 from store import server_errors
 from store.address import Address
 from store.params import encoded
-from store.server_errors import Unstorable
+from store.server_errors import TooMuch, Unstorable
 
-__all__ = ["Address", "Connection", "Result", "Stream", "Unstorable"]
+__all__ = ["Address", "Connection", "Result", "Stream", "TooMuch", "Unstorable"]
 
 Settings = Mapping[str, str | int]
 Params = Mapping[str, object]

@@ -9,6 +9,12 @@ class Unstorable(BadInput):
     """At least one of the rows given can never be stored: wrong type, out of range, or refused by a constraint."""
 
 
+class TooMuch(Unavailable):
+    """The server lacks the memory for so many rows at once; it may take fewer."""
+
+
+MEMORY = 241
+
 UNSTORABLE = frozenset({6, 26, 27, 38, 41, 53, 69, 70, 72, 131, 321, 349, 376, 441, 469, 691})
 """An insert that ends so would end so again: the value cannot be parsed, converted or is refused by a constraint."""
 
@@ -56,7 +62,7 @@ def failure(code: int | None, message: str, server: str, inserting: bool) -> Tas
         if code in UNSTORABLE:
             return Unstorable(f"rows cannot be stored: {text}")
         if code not in REFUSED:
-            return Unavailable(f"store {server} did not take rows: {text}")
+            return (TooMuch if code == MEMORY else Unavailable)(f"store {server} did not take rows: {text}")
     elif code == 159 and "Distributed DDL task" in message:
         return Unavailable(f"not all servers of the cluster have done it yet: {text}", "they will when they are back; then run it again")
     elif code in LIMITED:

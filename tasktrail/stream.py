@@ -12,12 +12,13 @@ from schemas import topics
 from schemas.errors import BadInput, Unavailable
 from schemas.signing import refusal
 from store import address, layout
-from store.connection import Connection
+from store.connection import in_turn
 from streams.fleet.application import Application, Group
 from streams.fleet.partition import Message, accept
 from streams.fleet.state_log import StateLog
 from streams.fleet.storing import Storing
 from streams.fleet.worker import Worker
+from streams.memory import Memory
 from streams.sinks.clickhouse import Sink
 from tasktrail.kafka import cluster_of, config_option, kafka_option
 from tasktrail.keys import read_key
@@ -73,9 +74,9 @@ def stream(
         raise BadInput(f"topics {topics.EVENTS} and {topics.STATE} differ in partitions", "make them by `tasktrail topics create`")
     taking_part = Group(cluster, group, member, session_s, partitions, str(place.state))
     application = Application(taking_part, say, _ends(LogReader(cluster)))
-    sink = Sink(lambda: Connection(writer), place.deadletter, time.sleep, time.monotonic, budget_s=2.0)
+    sink = Sink(in_turn(writer), place.deadletter, time.sleep, time.monotonic, budget_s=2.0)
     storing = Storing(sink, topics.EVENTS, application.failed)
-    worker = Worker(application, StateLog(Sender(cluster), reader, group), storing, refuse, say, application.failed)
+    worker = Worker(application, StateLog(Sender(cluster), reader, group), storing, refuse, say, application.failed, Memory(in_turn(writer)))
     if settings.metrics:
         from tasktrail.metrics import serve
         from tasktrail.working import Working

@@ -17,10 +17,12 @@ from schemas import columns as vocabulary
 from schemas.columns import Column
 from schemas.errors import Unavailable
 from schemas.rows import HostRow, ImageRow, LossRow, Row
-from store.connection import Connection, Unstorable
+from store.connection import Connection, TooMuch, Unstorable
 
 ROWS_MAX = 20_000
 """Rows of one insert: enough for full speed, little enough for the server's memory even if every row is at its largest."""
+ROWS_MIN = 1_000
+"""A server that has no memory for an insert gets halves of it, down to so many rows; from there on it is given time."""
 WAIT_FIRST_S = 0.05
 WAIT_MAX_S = 2.0
 
@@ -55,7 +57,9 @@ class Sink:
         clock: Callable[[], float],
         budget_s: float = 30.0,
     ) -> None:
-        """``connect`` gives a new connection; ``wait`` waits for so many seconds, ``clock`` counts them; ``budget_s`` is for one write."""
+        """``connect`` gives a new connection, after a failure perhaps to another server (store.connection.in_turn).
+
+        ``wait`` waits for so many seconds, ``clock`` counts them; ``budget_s`` is for one write."""
         self.stored = self.retries = self.dead = 0
         self.problem = ""
         self._connect = connect
@@ -93,18 +97,25 @@ class Sink:
             self._connection = None
 
     def _store(self, table: Table, rows: Sequence[Row], base: str, deadline: float) -> None:
-        """One insert, halved until the rows that cannot be stored are found."""
+        """One insert, halved until the rows that cannot be stored are found, or until the server has the memory for it."""
         try:
             names, columns = _transposed(table, rows)
             self._insert(table.name, names, columns, f"{base}:{table.name}:{content_hash(table, columns)}", deadline)
             self.stored += len(rows)
+        except TooMuch:
+            if len(rows) <= ROWS_MIN:
+                raise
+            self._halve(table, rows, base, deadline)
         except (Unstorable, ValueError, TypeError, AttributeError) as error:
             if len(rows) == 1:
                 self._bury(table, rows[0], error)
                 return
-            half = len(rows) // 2
-            self._store(table, rows[:half], base, deadline)
-            self._store(table, rows[half:], base, deadline)
+            self._halve(table, rows, base, deadline)
+
+    def _halve(self, table: Table, rows: Sequence[Row], base: str, deadline: float) -> None:
+        half = len(rows) // 2
+        self._store(table, rows[:half], base, deadline)
+        self._store(table, rows[half:], base, deadline)
 
     def _insert(self, table: str, names: Sequence[str], columns: list[list[Any]], token: str, deadline: float) -> None:
         """One insert, tried again with the same token until the deadline."""
@@ -120,7 +131,8 @@ class Sink:
                 self.retries += 1
                 self.problem = problem.problem
                 self.close()
-                if self._clock() + pause > deadline:
+                too_much = isinstance(problem, TooMuch) and len(columns[0]) > ROWS_MIN
+                if too_much or self._clock() + pause > deadline:
                     raise
             self._wait(pause)
             pause = min(2 * pause, WAIT_MAX_S)
