@@ -17,6 +17,7 @@ from schemas.rows import Row
 from streams.hosts import REPORT_NS, host_row
 from streams.join import HostState, apply, rows_lost
 from streams.join.log import SNAPSHOTS_MAX
+from streams.memory import MemoryEdge
 from streams.statefile import read_state, write_state
 
 STEP_BYTES_MAX = 4 * 1024 * 1024
@@ -111,6 +112,7 @@ class Progress:
     last_good_ns     boottime of the latest probe that came back
     pinned_again     pins that somebody removed and that were put back
     put_back         at the start the store lacked rows that had been stored
+    recalled         at the start no state was there, and so many living processes were taken from the store
     """
 
     steps: int = 0
@@ -118,6 +120,7 @@ class Progress:
     rows: int = 0
     state_bytes: int = 0
     put_back: bool = False
+    recalled: int = 0
     snapshots: int = 0
     drained: bool = False
     recording: bool = True
@@ -135,6 +138,8 @@ class Embedded:
     host: Host
     kept_ns: int = 90 * 86_400_000_000_000
     """How long the store keeps rows that nobody writes again: older ones are not missed."""
+    memory: MemoryEdge | None = None
+    """What is asked when there is no state, None for nothing."""
     state: HostState = field(init=False)
     progress: Progress = field(default_factory=Progress)
     _unwritten: list[Row] = field(default_factory=list)
@@ -155,12 +160,22 @@ class Embedded:
         if self.state.host_id.int and self.state.host_id != self.host.host_id:
             self.state = HostState()  # the installation was given a new identity: its processes have new names
         ring = self.recorder.ring
+        if not self.state.host_id.int and self.memory is not None:
+            self._recall(self.memory)
         if self.state.ring_id == self.recorder.ring_id and self.state.position > ring.consumer():
             ring.release(self.state.position)  # the state was saved, the position was not moved yet
         self._find_lost_rows()
         self._lost = self.state.counters.get("lost", 0)
         for encoded in self.recorder.pending_snapshots():
             self._take_up(encoded)
+
+    def _recall(self, memory: MemoryEdge) -> None:
+        """Rows were stored up to the ring's consumer position at least: what they tell of is known again."""
+        start, end, body = self.recorder.ring.stretch(STEP_BYTES_MAX)
+        recalled = memory.recall(self.host.host_id, self._batch(start, end, body, *self.host.now()), all_before=True)
+        if recalled is not None:
+            self.state = recalled
+            self.progress.recalled = len(recalled.living)
 
     def _find_lost_rows(self) -> None:
         """Rows are stored before the state is: a state that knows of newer ones than the store has outlived them."""

@@ -155,8 +155,9 @@ class Claims:
     def _another(self, sender: Sender, mark: int, batch: Batch) -> Claimant | None:
         if len(self.claimants) >= CLAIMANTS_MAX:
             return None
-        number = len(self.claimants).to_bytes(1, "little")
-        name = b"tasktrail claimant\0" + batch.host_id.bytes + number + sender.machine + b"\0" + sender.session + mark.to_bytes(4, "little")
+        name = b"tasktrail claimant\0" + batch.host_id.bytes + sender.machine
+        if not sender.machine or any(one.machine == sender.machine for one in self.claimants):
+            name += b"\0" + sender.session + mark.to_bytes(4, "little")
         made = Claimant(Name(hashlib.sha256(name).digest()), sender.machine)
         made.heard(sender, mark)
         self.claimants.append(made)

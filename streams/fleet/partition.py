@@ -8,14 +8,17 @@ saved states, skipping what a state covers already, gives the same rows as one t
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from uuid import UUID
 
 from schemas import topics
 from schemas.batch import Batch, decode_batch
 from schemas.errors import DecodeError
+from schemas.identity import NIL
 from schemas.rows import Row
-from streams.fleet.claims import Claims, dump_claims, load_claims, sender_of
+from streams.fleet.claims import Claimant, Claims, dump_claims, load_claims, sender_of
 from streams.hosts import REPORT_NS, host_row
 from streams.join import apply, claimed
+from streams.memory import MemoryEdge
 
 
 class Message(NamedTuple):
@@ -77,28 +80,17 @@ def accept(message: Message) -> str:
     )
 
 
-def _join(claims: Claims, message: Message, batch: Batch) -> list[Row] | None:
-    """The rows that follow from the batch of one of the machines; None if it cannot be told of which."""
-    known = len(claims.claimants)
-    claimant = claims.claimant(sender_of(message.headers), topics.print_of(message.value), batch)
-    if claimant is None:
-        return None
-    rows = apply(claimant.state, batch._replace(host_id=claimant.host_id))
-    machines = len(claims.claimants)
-    if known and machines > known:
-        rows += claimed(claims.claimants[0].state, claimant.state)
-    if message.time_ns and (not claimant.told_ns or message.time_ns >= claimant.told_ns + REPORT_NS):
-        claimant.told_ns = message.time_ns
-        rows.append(host_row(claimant.state, batch, message.time_ns, claimant.machine, machines))
-    return rows
-
-
 @dataclass(slots=True)
 class Partition:
-    """See the module. ``refuse`` says why a message is not taken, as when its signature is wrong; empty to take it."""
+    """See the module.
+
+    refuse  says why a message is not taken, as when its signature is wrong; empty to take it
+    memory  is asked of hosts that nothing is known of; None for none
+    """
 
     number: int
     refuse: Callable[[Message], str] = accept
+    memory: MemoryEdge | None = None
     hosts: dict[bytes, _Host] = field(default_factory=dict)
     next_offset: int | None = None
     _unstored: dict[int, None] = field(default_factory=dict)
@@ -115,7 +107,8 @@ class Partition:
         return bad
 
     def take(self, message: Message) -> Taken:
-        """Join a message, the next one of the partition. Any exception is a bug here, and the states are void then."""
+        """Join a message, the next one of the partition. Raises Unavailable when the memory cannot be asked: take it again then.
+        Any other exception is a bug here, and the states are void then."""
         offset = message.offset
         self.next_offset = offset + 1
         host = self.hosts.get(message.key)
@@ -132,14 +125,36 @@ class Partition:
         if str(batch.host_id).encode() != message.key:
             return Taken([], f"the batch is of host {batch.host_id}, the message's key is another's")
         if host is None:
-            host = self.hosts[message.key] = _Host(Claims())
-        rows = _join(host.claims, message, batch)
+            host = self.hosts[message.key] = _Host(self._claims(batch.host_id))
+        rows = self._join(host.claims, message, batch)
         if rows is None:
             return Taken([], f"it may be a repeat or another machine's: {len(host.claims.claimants)} machines have this host_id")
         host.covers = offset + 1
         if host.unsaved is None:
             host.unsaved = offset
         return Taken(rows, batch=batch)
+
+    def _claims(self, host_id: UUID) -> Claims:
+        """The machines of a host_id that nothing is known of here, as far as the store remembers them."""
+        known = self.memory.machines(host_id) if self.memory is not None else []
+        return Claims([Claimant(one.host_id, one.machine) for one in known])
+
+    def _join(self, claims: Claims, message: Message, batch: Batch) -> list[Row] | None:
+        """The rows that follow from the batch of one of the machines; None if it cannot be told of which."""
+        known = len(claims.claimants)
+        claimant = claims.claimant(sender_of(message.headers), topics.print_of(message.value), batch)
+        if claimant is None:
+            return None
+        if self.memory is not None and claimant.state.host_id == NIL:
+            claimant.state = self.memory.recall(claimant.host_id, batch) or claimant.state
+        rows = apply(claimant.state, batch._replace(host_id=claimant.host_id))
+        machines = len(claims.claimants)
+        if known and machines > known:
+            rows += claimed(claims.claimants[0].state, claimant.state)
+        if message.time_ns and (not claimant.told_ns or message.time_ns >= claimant.told_ns + REPORT_NS):
+            claimant.told_ns = message.time_ns
+            rows.append(host_row(claimant.state, batch, message.time_ns, claimant.machine, machines))
+        return rows
 
     def stored(self, offset: int) -> None:
         """The message's rows are stored, or it is among the dead letters."""

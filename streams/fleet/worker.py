@@ -14,6 +14,7 @@ from schemas.errors import Unavailable
 from schemas.rows import ImageKind, ImageRow, LossCause, LossRow, Row
 from streams.fleet.partition import Message, Partition, SavedHost, Taken
 from streams.fleet.storing import Portion, Storing
+from streams.memory import MemoryEdge
 
 SAVE_S = 5.0
 """Pause between two savings of states; longer when saving takes long."""
@@ -118,16 +119,18 @@ class Worker:
         refuse: Callable[[Message], str],
         say: Callable[[str], None],
         failed: Callable[[BaseException], None],
+        memory: MemoryEdge | None = None,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """``refuse`` says why a message is not taken, empty to take it; ``say`` tells a person one line; ``failed`` is told of bugs.
+        ``memory`` is asked of hosts that nothing is known of.
 
         ``delays_s`` says of each host's key how long after it was made its latest batch was joined, by the host's clock and ours.
         """
         self.failed = failed
         self.counts = Counts()
         self.delays_s: dict[bytes, float] = {}
-        self._wall_ns = wall_ns
+        self._memory, self._wall_ns = memory, wall_ns
         self.held: dict[int, _Held] = {}
         self._group = group
         self._kafka = kafka
@@ -149,7 +152,7 @@ class Worker:
         kept = self._parked if generation == self._parked_generation + 1 else {}
         self._generation, self._parked = generation, {}
         for number in partitions:
-            self.held[number] = _Held(kept[number] if number in kept else Partition(number, self._refuse))
+            self.held[number] = _Held(kept[number] if number in kept else Partition(number, self._refuse, self._memory))
         self._in_background(self._open_all(dict(self.held), kept.keys() & partitions))
 
     async def _open_all(self, held: dict[int, _Held], kept: set[int]) -> None:
@@ -236,7 +239,9 @@ class Worker:
         await held.ready.wait()
         if held.gone or not await self._in_order(held, message):
             return
-        taken = held.partition.take(message)
+        taken = await self._take(held, message)
+        if taken is None:
+            return
         if taken.repeated:
             self.counts.repeated += 1
         elif taken.reason:
@@ -261,6 +266,19 @@ class Worker:
                 counts.clashes += row.cause == LossCause.IDENTITY_CLASH
         if taken.batch is not None:
             self.delays_s[message.key] = (self._wall_ns() - taken.batch.realtime_ns) / 1e9
+
+    async def _take(self, held: _Held, message: Message) -> Taken | None:
+        """What comes of the message, waiting as long as the store's memory cannot be asked; None when it is no more ours."""
+        said = False
+        while not held.gone:
+            try:
+                return held.partition.take(message)
+            except Unavailable as failure:
+                if not said:
+                    self._say(f"the store is asked of a host that nothing is known of here: {failure}; trying again")
+                said = True
+                await asyncio.sleep(RETRY_S)
+        return None
 
     async def _in_order(self, held: _Held, message: Message) -> bool:
         """Whether it is the message that must come next; one that is later makes the partition be read again from where it should."""

@@ -9,12 +9,12 @@ LOSSES_MAX = 256
 """Intervals of loss that are remembered; beyond, the two oldest become one that holds both."""
 
 _BEFORE = "before the recorder was loaded"
-_TOUCHES_CHAINS = frozenset({LossCause.RING_FULL, LossCause.SKIPPED, LossCause.NO_RECORDER, LossCause.LOG_HOLE, LossCause.UNDECODABLE})
+TOUCHES_CHAINS = frozenset({LossCause.RING_FULL, LossCause.SKIPPED, LossCause.NO_RECORDER, LossCause.LOG_HOLE, LossCause.UNDECODABLE})
 
 
 def lose(state: HostState, position: int, cause: LossCause, interval: tuple[int, int], amount: int, detail: str, rows: list[Row]) -> None:
     """Note a loss between two moments, and write its row."""
-    if cause in _TOUCHES_CHAINS:
+    if cause in TOUCHES_CHAINS:
         state.losses.append(interval)
         if len(state.losses) > LOSSES_MAX:
             state.losses[:2] = [join_intervals(*state.losses[:2])]

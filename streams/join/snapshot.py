@@ -63,6 +63,8 @@ def _apply(state: HostState, body: bytes, snapshot_id: int, position: int, rows:
             _verify(state, process, record, position, rows)
         elif (image := state.ended_meanwhile.get((record.tgid, record.start_ns))) is not None:
             _describe_ended(state, image, record, rows)
+        elif (record.tgid, record.start_ns) in state.recent:
+            continue
         elif (other := state.living.get(record.tgid)) is None or other.start_ns < record.start_ns:
             _add(state, record, position, rows)
     if complete:
