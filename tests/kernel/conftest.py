@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -47,13 +47,14 @@ def _dear(fixture_name: str, config: pytest.Config) -> Literal["session", "modul
 
 
 @pytest.fixture(scope=_dear)
-def shared_live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def shared_live(tmp_path_factory: pytest.TempPathFactory, record_testsuite_property: Callable[[str, object], None]) -> Iterator[Live]:
     """One recorder for the tests of a module; TASKTRAIL_RECORDER names the pins of one that is loaded already, for all of them."""
     if pin_dir := os.environ.get(_RECORDER):
         live = Live(Path(pin_dir), loader.Settings())
     else:
         live = load_live(tmp_path_factory.mktemp("recorder"))
     yield live
+    record_testsuite_property("skips", live.recorder.counters().skipped)
     unload_live(live)
 
 

@@ -42,6 +42,7 @@ class Outcome(NamedTuple):
     package   what was booted; empty if it was not to be had
     version   the guest's /proc/version
     form      how the programs read there: "direct" as tp_btf programs by loads, "raw" as raw tracepoint programs by helper calls
+    skips     how often the kernel did not run one of them (recursion misses), by its own count
     tests     what ran there
     seconds   from the start of qemu to its end
     problem   why it did not run to its end, if it did not; ``tests`` are then what the console told
@@ -52,6 +53,7 @@ class Outcome(NamedTuple):
     package: str = ""
     version: str = ""
     form: str = ""
+    skips: int = 0
     tests: tuple[Test, ...] = ()
     seconds: float = 0
     problem: str = ""
@@ -99,9 +101,9 @@ def _kept(kernel: packages.Kernel) -> Path:
     return packages.cache_dir() / f"outcome-{kernel.name}.json"
 
 
-def _form(junit: bytes) -> str:
-    """What inside/boot.py noted of the loaded programs; empty if it did not run."""
-    return next((str(one.get("value")) for one in ElementTree.fromstring(junit).iter("property") if one.get("name") == "form"), "")
+def _noted(junit: bytes) -> dict[str, str]:
+    """What inside/boot.py and the recorder's fixture noted of the loaded programs."""
+    return {str(one.get("name")): str(one.get("value")) for one in ElementTree.fromstring(junit).iter("property")}
 
 
 def told(console: str) -> tuple[Test, ...]:
@@ -175,7 +177,8 @@ def _boot(kernel: packages.Kernel, files: packages.Files, console: Path, seconds
         problem = cut_short or ("ran no test" if found else f"gave no results: {_last_words(said)}")
         return outcome._replace(problem=problem, tests=told(said))
     junit = found["junit.xml"]
-    return outcome._replace(version=found["version"].decode().strip(), form=_form(junit), tests=_tests(junit))
+    noted, version = _noted(junit), found["version"].decode().strip()
+    return outcome._replace(version=version, form=noted.get("form", ""), skips=int(noted.get("skips", 0)), tests=_tests(junit))
 
 
 _STOPPED = "was stopped before its end"

@@ -7,7 +7,7 @@ import pytest
 from tests.kernels import guest, packages, page
 
 KERNEL = packages.KERNELS[0]
-WHOLE = guest.Outcome(KERNEL, "linux 1", "Linux version", "raw", (guest.Test("tests.kernel.test_storm::test_x"),), 100.5)
+WHOLE = guest.Outcome(KERNEL, "linux 1", "Linux version", "raw", 0, (guest.Test("tests.kernel.test_storm::test_x"),), 100.5)
 CONSOLE = """guest: booted
 collected 5 items
 
@@ -59,7 +59,7 @@ def test_the_page_says_what_did_not_come_to_its_end() -> None:
     lines = page.page([WHOLE, slow]).split("\n")
     first, second = (line.split(" | ") for line in lines if line.startswith(f"| {KERNEL.name} |"))
     assert first[1:4] == ["linux 1", "raw", "passed"] and second[1:4] == ["linux 1", "-", "did not end within 900 s"]
-    assert len(first) == len(second) == 4 + len(page.COLUMNS) + 1
+    assert len(first) == len(second) == 4 + len(page.COLUMNS) + 2
     assert second[6] == "1/3"
     assert f"* {KERNEL.name}: test_records[memfd]: the guest ended before it said how" in lines
     assert f"* {KERNEL.name}: test_records[binfmt]: Linux 6.7 brought it" in lines
