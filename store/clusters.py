@@ -83,13 +83,18 @@ def members(connection: Connection, cluster: str) -> list[Member]:
     return found
 
 
-def is_replicated(connection: Connection, found: Found, servers: list[Member]) -> bool:
+def are_replicated(found: Found) -> bool:
+    """Whether the cluster's tables that are there are Replicated ones."""
+    return found.local.startswith("Replicated")
+
+
+def will_be_replicated(connection: Connection, found: Found, servers: list[Member]) -> bool:
     """Whether the cluster's tables are, or are to be, Replicated ones: those that are there decide, else the servers' macros.
 
     Raises BadInput for a cluster with replicas whose servers lack the macros: their tables would not be copies of each other.
     """
     if found.local:
-        return found.local.startswith("Replicated")
+        return are_replicated(found)
     macros = bool(connection.query(_MACROS).rows[0][0] == 2)
     if not macros and any(server.replica > 1 for server in servers):
         raise BadInput(

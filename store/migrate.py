@@ -80,21 +80,38 @@ def apply(address: Address, retention_days: int = RETENTION_DAYS, cluster: str =
         name = clusters.agreed(connection, address.database, found, cluster)
         if not name:
             return _apply(connection, Schema(address.database, retention_days), found)
+        # Who only adds rows may not ask about the cluster, and need not where nothing is missing here.
+        if found.local and not cluster:
+            here = Schema(address.database, retention_days, name, clusters.are_replicated(found))
+            if not _missing(connection, here, found):
+                return []
         members = clusters.members(connection, name)
-        schema = Schema(address.database, retention_days, name, clusters.is_replicated(connection, found, members))
+        schema = Schema(address.database, retention_days, name, clusters.will_be_replicated(connection, found, members))
         if schema.replicated:
             return _apply(connection, schema, found)
     run: dict[str, None] = {}
     for member in members:
         with Connection(address._replace(host=member.host, port=member.port, alt_hosts="", database="system")) as connection:
-            here = clusters.find(connection, address.database)
-            clusters.agreed(connection, address.database, here, name)
-            run |= dict.fromkeys(_apply(connection, schema, here))
+            found = clusters.find(connection, address.database)
+            clusters.agreed(connection, address.database, found, name)
+            run |= dict.fromkeys(_apply(connection, schema, found))
     return list(run)
 
 
 def _apply(connection: Connection, schema: Schema, found: Found) -> list[str]:
     """Run those of the files that are not there as this text."""
+    run = _missing(connection, schema, found)
+    for migration in run:
+        for statement in migration.statements:
+            connection.execute(statement)
+        columns = ("version", "name", "text_sha256")
+        row = (migration.version, migration.name.encode(), migration.sha256.encode())
+        connection.insert(f"{schema.database}.schema_versions", columns, [row], "")
+    return [migration.name for migration in run]
+
+
+def _missing(connection: Connection, schema: Schema, found: Found) -> list[Migration]:
+    """The files that are not there as this text."""
     wanted = migrations(schema)
     have = _applied(connection, schema) if found.versions else {}
     newest = wanted[-1].version
@@ -103,14 +120,7 @@ def _apply(connection: Connection, schema: Schema, found: Found) -> list[str]:
             f"database {schema.database} on {connection.address.host} has tables of version {max(have)}, this program has {newest}",
             "update Tasktrail here",
         )
-    run = [migration for migration in wanted if have.get(migration.version) != migration.sha256]
-    for migration in run:
-        for statement in migration.statements:
-            connection.execute(statement)
-        columns = ("version", "name", "text_sha256")
-        row = (migration.version, migration.name.encode(), migration.sha256.encode())
-        connection.insert(f"{schema.database}.schema_versions", columns, [row], "")
-    return [migration.name for migration in run]
+    return [migration for migration in wanted if have.get(migration.version) != migration.sha256]
 
 
 def _applied(connection: Connection, schema: Schema) -> dict[int, str]:

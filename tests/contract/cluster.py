@@ -17,10 +17,6 @@ PASSWORD = "for this test"
 
 _CLUSTER = """<clickhouse>
     <remote_servers><{name}><secret>of the servers</secret>{shards}</{name}></remote_servers>
-    <user_directories replace="1">
-        <users_xml><path>users.xml</path></users_xml>
-        <local_directory><path>{data}/access/</path></local_directory>
-    </user_directories>
 </clickhouse>
 """
 _SHARD = "<shard><replica><host>127.0.0.1</host><port>{port}</port></replica></shard>"
@@ -53,8 +49,8 @@ def free_ports(number: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def started(directory: Path, number: int = 2) -> Iterator[Servers]:
-    """So many servers that know each other, and an administrator who can make users."""
+def started(directory: Path, number: int = 2, users: str = "") -> Iterator[Servers]:
+    """So many servers that know each other, with an administrator and what the XML ``users`` says more."""
     open_path(directory)
     ports = free_ports(number)
     shards = "".join(_SHARD.format(port=port) for port in ports)
@@ -63,8 +59,10 @@ def started(directory: Path, number: int = 2) -> Iterator[Servers]:
         for at, port in enumerate(ports):
             place = layout.make(directory / f"server-{at}")
             # The server reads what lies in these directories beside its own configuration.
-            _write(place.server / "config.d" / "cluster.xml", _CLUSTER.format(name=CLUSTER, shards=shards, data=place.data))
+            _write(place.server / "config.d" / "cluster.xml", _CLUSTER.format(name=CLUSTER, shards=shards))
             _write(place.server / "users.d" / "admin.xml", _USERS.format(name=ADMIN, password=PASSWORD))
+            if users:
+                _write(place.server / "users.d" / "more.xml", users)
             server = Server(place.directory, Ports(tcp=port), peers=tuple(ports))
             servers.append(stack.enter_context(server.start()))
         yield Servers(servers)
