@@ -55,6 +55,21 @@ def jars() -> Path:
     return directory
 
 
+def tools() -> Path:
+    """The jar with those of Kafka's tools that are not in the broker's, fetched if it is not there. Raises Unavailable."""
+    name = f"kafka-tools-{VERSION}.jar"
+    cache = jars().parent / f"kafka-tools-{VERSION}"
+    for directory in (jars(), cache):
+        if (directory / name).is_file():
+            return directory / name
+    cache.mkdir(exist_ok=True)
+    command = ["mvn", "-q", "-B", COPY.rpartition(":")[0] + ":copy", f"-Dartifact=org.apache.kafka:kafka-tools:{VERSION}"]
+    done = subprocess.run([*command, f"-DoutputDirectory={cache}"], capture_output=True, text=True, timeout=FETCH_S, check=False)
+    if done.returncode:
+        raise Unavailable(f"Maven did not fetch Kafka's tools {VERSION}: {(done.stdout or done.stderr).strip()[-300:]}")
+    return cache / name
+
+
 def free_port(wanted: int = 0) -> int:
     """A port of 127.0.0.1 that nobody listens on: the wanted one if that is so."""
     for port in (wanted, 0):
