@@ -132,7 +132,11 @@ def users_xml(reader_password: str, writer_password: str, limits: Limits) -> str
 
 
 def _profiles(limits: Limits) -> str:
-    """What each kind of session may use; of its limits a reader may change only those named, and only downwards."""
+    """What each kind of session may use; of its limits a reader may change only those named, and only downwards.
+
+    All readers together leave room for the writer: the server itself takes about 220 MB of its memory. What does not fit into memory
+    is refused rather than put on the disk, which is the recorder's (and this server's limits of temporary files do not bite).
+    """
     query_bytes = limits.query_bytes or limits.memory_bytes // 2
     return f"""    <profiles>
         <default>
@@ -155,6 +159,11 @@ def _profiles(limits: Limits) -> str:
             <allow_introspection_functions>0</allow_introspection_functions>
             <max_execution_time>{limits.query_seconds}</max_execution_time>
             <max_memory_usage>{query_bytes}</max_memory_usage>
+            <max_memory_usage_for_user>{max(query_bytes, limits.memory_bytes * 3 // 5)}</max_memory_usage_for_user>
+            <max_bytes_ratio_before_external_group_by>0</max_bytes_ratio_before_external_group_by>
+            <max_bytes_ratio_before_external_sort>0</max_bytes_ratio_before_external_sort>
+            <max_bytes_ratio_before_external_distinct>0</max_bytes_ratio_before_external_distinct>
+            <max_bytes_ratio_before_external_join>0</max_bytes_ratio_before_external_join>
             <max_result_rows>{limits.result_rows}</max_result_rows>
             <max_result_bytes>{limits.result_bytes}</max_result_bytes>
             <result_overflow_mode>throw</result_overflow_mode>
