@@ -1,7 +1,7 @@
 """The topics of the fleet in Kafka: what lies in each, how it is kept, and what stands beside a message.
 
 tasktrail.events      batches (schemas.batch), one a message; key = text of the host_id, so one host stays in order in one partition
-tasktrail.state       the join's state of each host; key = text of the host_id, the same partition as the host's events; compacted
+tasktrail.state       the join's state of each host; key = group/host_id, the same partition as the host's events; compacted
 tasktrail.deadletter  messages that no worker can read, with the reason in a header; key and value as they were
 
 Brokers stamp the time at which a message arrived (LogAppendTime): the clocks of hosts may be wrong, and a broker refuses a message

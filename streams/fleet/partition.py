@@ -20,6 +20,9 @@ from streams.hosts import REPORT_NS, host_row
 from streams.join import apply, claimed
 from streams.memory import MemoryEdge
 
+NOBODY = b""
+"""No host's key: under it is kept how far a partition was read in which no host's messages are, so that no state is missed there."""
+
 
 class Message(NamedTuple):
     """One message of the log: the batch of a host.
@@ -100,6 +103,8 @@ class Partition:
         """Take up states that were saved; gives keys and reasons of those that cannot be read, whose hosts begin anew."""
         bad = []
         for host in saved:
+            if host.key == NOBODY:
+                continue
             try:
                 self.hosts[host.key] = _Host(load_claims(host.state), host.covers)
             except DecodeError as broken:
@@ -150,7 +155,7 @@ class Partition:
         rows = apply(claimant.state, batch._replace(host_id=claimant.host_id))
         machines = len(claims.claimants)
         if known and machines > known:
-            rows += claimed(claims.claimants[0].state, claimant.state)
+            rows += claimed(claims.claimants[0].state, claimant.state, batch)
         if message.time_ns and (not claimant.told_ns or message.time_ns >= claimant.told_ns + REPORT_NS):
             claimant.told_ns = message.time_ns
             rows.append(host_row(claimant.state, batch, message.time_ns, claimant.machine, machines))

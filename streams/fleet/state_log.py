@@ -17,6 +17,8 @@ _HEADER = struct.Struct("<4sQI")
 _MAGIC = b"TTS1"
 STATE_BYTES_MAX = 1 << 30
 """What a state may be when it is unpacked: a value that would be larger is none of ours."""
+RATIO_MAX, ANY_RATIO_BYTES = 200, 1 << 20
+"""By how much one may grow, beyond this size: states grow tenfold (zlib could make a thousand bytes of one)."""
 ANSWER_S = 30.0
 
 
@@ -32,6 +34,8 @@ def unpacked(key: bytes, value: bytes) -> SavedHost:
     magic, covers, size = _HEADER.unpack_from(value)
     if magic != _MAGIC or not 0 < size <= STATE_BYTES_MAX:  # zlib takes a limit of 0 for none
         raise DecodeError(f"not a state: it begins with {magic!r} and would have {size} bytes")
+    if size > max(ANY_RATIO_BYTES, RATIO_MAX * len(value)):
+        raise DecodeError(f"state of {len(value)} bytes that would have {size}: no state grows so much")
     unpacking = zlib.decompressobj()
     try:
         state = unpacking.decompress(value[_HEADER.size :], size)
@@ -60,6 +64,8 @@ class StateLog:
         self._sender = sender
         self._reader = reader
         self._group = group
+        # Another group stores its rows somewhere else, so what its states cover is not covered for us.
+        self._ours = group.encode() + b"/"
 
     def starts(self, partitions: Iterable[int]) -> dict[int, Start]:
         """Blocking. Raises Unavailable."""
@@ -74,24 +80,26 @@ class StateLog:
         found: dict[int, dict[bytes, SavedHost]] = {number: {} for number in wanted}
         marks = self._reader.watermarks(topics.STATE, wanted)
         for record in self._reader.read(topics.STATE, {number: marks[number].low for number in wanted}):
-            states = found[record.partition]
+            if not record.key.startswith(self._ours):
+                continue
+            states, key = found[record.partition], record.key.removeprefix(self._ours)
             if not record.value:
-                states.pop(record.key, None)
+                states.pop(key, None)
                 continue
             try:
-                saved = unpacked(record.key, record.value)
+                saved = unpacked(key, record.value)
             except DecodeError:
                 self.unread += 1
                 continue
-            known = states.get(record.key)
+            known = states.get(key)
             # A worker that has lost its partition may write once more, and later than the one that has it now.
             if known is None or known.covers <= saved.covers:
-                states[record.key] = saved
+                states[key] = saved
         return {number: list(states.values()) for number, states in found.items()}
 
     async def write_states(self, states: list[tuple[int, SavedHost]]) -> None:
         """Returns when the broker keeps them for good. Raises Unavailable."""
-        await self._send([_Outgoing(topics.STATE, number, saved.key, packed(saved), {}) for number, saved in states])
+        await self._send([_Outgoing(topics.STATE, number, self._ours + saved.key, packed(saved), {}) for number, saved in states])
 
     async def write_dead(self, partition: int, message: Message, reason: str) -> None:
         """Returns when the broker keeps it for good. Raises Unavailable."""

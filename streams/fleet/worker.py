@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from schemas.errors import Unavailable
 from schemas.rows import ImageKind, ImageRow, LossCause, LossRow, Row
-from streams.fleet.partition import Message, Partition, SavedHost, Taken
+from streams.fleet.partition import NOBODY, Message, Partition, SavedHost, Taken
 from streams.fleet.storing import Portion, Storing
 from streams.memory import MemoryEdge
 
@@ -64,7 +64,7 @@ class KafkaEdge(Protocol):
 @dataclass(slots=True, eq=False)
 class _Held:
     """A partition in our hands. ``expected`` is the offset of the message that must come next; ``jumped_to`` the latest one that came
-    in its stead since it was asked for again."""
+    in its stead since it was asked for again; ``marked`` says that it is kept that no host is in it."""
 
     partition: Partition
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,6 +72,7 @@ class _Held:
     committed: int | None = None
     gone: bool = False
     jumped_to: int | None = None
+    marked: bool = False
 
 
 @dataclass(slots=True)
@@ -347,10 +348,15 @@ class Worker:
         """Rows, then states, then offsets. Raises Unavailable when the broker does not take them now; nothing is lost then."""
         async with self._saving:
             ready = [one for one in self.held.values() if one.ready.is_set()]
+            # A worker that hung and is no member any more must not write: the topic keeps what was written last.
+            known = {one.partition.number: one.committed for one in ready if one.committed is not None and one.partition.unsaved()}
+            if known and not await self._group.commit(known):
+                raise Abandoned("the group does not know this worker any more")
             for held in ready:
                 todo = held.partition.unsaved()
                 while todo:
                     todo = await self._save_slice(held, todo)
+                await self._mark(held)
             offsets = {one.partition.number: at for one in ready if not one.gone and (at := one.partition.committable()) is not None}
             changed = {number: at for number, at in offsets.items() if self.held[number].committed != at}
             if changed and await self._group.commit(changed):
@@ -358,6 +364,13 @@ class Worker:
                     if number in self.held:
                         self.held[number].committed = at
             self.counts.saves += 1
+
+    async def _mark(self, held: _Held) -> None:
+        """Of a partition in which no host's messages are, keep that it was read: else its states would be taken for lost."""
+        at = held.partition.committable()
+        if at and not (held.gone or held.marked or held.partition.hosts):
+            await self._kafka.write_states([(held.partition.number, SavedHost(NOBODY, at, b"-"))])
+            held.marked = True
 
     async def _save_slice(self, held: _Held, todo: list[bytes]) -> list[bytes]:
         """Save the first of these hosts, as many as are held in memory at once; gives the rest."""

@@ -1,9 +1,10 @@
 """What is missing, and what the recorder says of itself: counters, marks, times without a recorder."""
 
+from schemas.batch import Batch
 from schemas.events import Mark, MarkRecord
 from schemas.rows import LossCause, Row
 from streams.join.model import HostState, join_intervals
-from streams.join.rows import loss_row, write_all
+from streams.join.rows import SECOND_NS, loss_row, write_all
 
 LOSSES_MAX = 256
 """Intervals of loss that are remembered; beyond, the two oldest become one that holds both."""
@@ -34,15 +35,21 @@ def rows_lost(state: HostState, stored_version: int) -> list[Row]:
     return rows
 
 
-def claimed(first: HostState, other: HostState) -> list[Row]:
-    """Another machine has the host_id of ``first``; its rows bear that of ``other``. One row for each of the two."""
-    told = []
+def claimed(first: HostState, other: HostState, batch: Batch) -> list[Row]:
+    """Another machine has the host_id of ``first``; its rows bear that of ``other``, whose batch this is. A row for each of the two."""
+    told: list[Row] = []
     for state, detail in (
         (first, f"another machine has this host_id; its rows bear {other.host_id}"),
         (other, f"this machine gives itself host_id {first.host_id}, which another machine had first"),
     ):
-        told.append(loss_row(state, state.position, LossCause.IDENTITY_CLASH, (state.now_ns, state.now_ns), 0, detail))
-    return [*told]
+        row = loss_row(state, state.position, LossCause.IDENTITY_CLASH, (state.now_ns, state.now_ns), 0, detail)
+        if state.offset_ns is None:
+            # It has sent nothing but a snapshot, which waits for its mark. A row of 1970 would be expired before anybody reads it.
+            wall_ns, boottime_ns = batch.realtime_ns, batch.boottime_ns if state is other else 0
+            row = row._replace(begin=wall_ns, end=wall_ns, begin_boottime=boottime_ns, end_boottime=boottime_ns)
+            row = row._replace(seen=wall_ns // SECOND_NS, version=boottime_ns * 4)
+        told.append(row)
+    return told
 
 
 def count_lost(state: HostState, lost: int, position: int, since_ns: int, rows: list[Row]) -> None:

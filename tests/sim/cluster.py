@@ -1,6 +1,7 @@
 """A simulated cluster around real workers: a log, a topic of states, a group's offsets and a store, all of which outlive any worker."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from schemas.batch import Batch, encode_batch
 from schemas.rows import Row
 from streams.fleet.partition import Message, SavedHost, accept
 from streams.fleet.storing import Portion
-from streams.fleet.worker import Start, Worker
+from streams.fleet.worker import Abandoned, Start, Worker
 
 
 async def others() -> None:
@@ -212,7 +213,8 @@ class Member:
             busy = await self.deliver() or busy
             await others()
         if self.rng.random() < 0.5:
-            await self.worker.save()
+            with contextlib.suppress(Abandoned):  # it was expelled, and learns of it so
+                await self.worker.save()
         return busy
 
     async def leave(self) -> bool:

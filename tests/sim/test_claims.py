@@ -95,6 +95,7 @@ def check(rows: list[Row], logs: list[list[Batch]]) -> None:
         assert len(fits) == 1, f"rows under {host_id} are of no machine"
         left = [log for log in left if log is not fits[0]]
     assert clashes(rows) == set(found)
+    assert all(row.seen for row in rows), "a row of 1970 would be expired"
     reports = {row.host_id: row for row in rows if isinstance(row, HostRow)}
     assert set(reports) == set(found) and {row.claims for row in reports.values()} == {HOST_ID}
 
