@@ -1,6 +1,8 @@
 """Records and saved states that no kernel and no program of ours would make, each found by the fuzzer once: they are refused, counted."""
 
 import json
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -13,6 +15,7 @@ from schemas.batch import Batch, BatchKind, decode_batch, encode_batch, frame
 from schemas.errors import DecodeError
 from schemas.events import Flag, Fork, Mark, MarkRecord, Record, Seen
 from schemas.rows import LossCause, LossRow
+from streams.fleet.state_log import ANY_RATIO_BYTES, unpacked
 from streams.join import HostState, apply, dump, load
 from streams.join.saved import CHECKSUM, signed
 from tests.sim.encode import encode_record
@@ -102,6 +105,18 @@ def test_a_batch_that_is_not_well_framed_can_be_thrown_away() -> None:
     broken = broken._replace(body=broken.body + b"\xff" * 8, end=broken.end + 8)
     (end,) = map(decode_batch, remains.ends([encode_batch(broken)]))
     assert (end.start, end.end, end.boottime_ns) == (broken.end, broken.end, 40 * SECOND)
+
+
+@pytest.mark.parametrize("size", [0, ANY_RATIO_BYTES + 1, 64 << 20, 1 << 30, (1 << 30) + 1, (1 << 32) - 1])
+def test_a_few_bytes_do_not_become_a_large_state(size: int) -> None:
+    value = b"TTS1" + (7).to_bytes(8, "little") + size.to_bytes(4, "little") + zlib.compress(bytes(ANY_RATIO_BYTES + 1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError):
+            unpacked(b"key", value)
+        assert tracemalloc.get_traced_memory()[1] < ANY_RATIO_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.fixture
