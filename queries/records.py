@@ -9,11 +9,12 @@ from queries.history import History, Origin, Step, readable
 from queries.jsonlines import as_object
 from queries.rows import fields_of
 from queries.times import iso_time
+from schemas.columns import HOSTS, IMAGES, LOSSES
 from schemas.identity import NIL
-from schemas.rows import IMAGES, LOSSES, EndKind, ImageKind, LossCause
+from schemas.rows import EndKind, ImageKind, LossCause
 
 _ENUMS: dict[str, type[IntEnum]] = {"kind": ImageKind, "end_kind": EndKind, "chain_kind": ImageKind, "cause": LossCause}
-_TYPES = {column.name: column.type for column in (*LOSSES, *IMAGES)}
+_TYPES = {column.name: column.type for column in (*HOSTS, *LOSSES, *IMAGES)}
 
 
 def _value(name: str, value: Any) -> object:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from schemas.rows import ImageRow, LossRow
+from schemas.rows import Row
 from store import address, migrate
 from store.address import Address
 from store.connection import Connection
@@ -28,7 +28,7 @@ class Store(NamedTuple):
 
     writer: Connection
     reader: Connection
-    write: Callable[[Sequence[ImageRow | LossRow]], None]
+    write: Callable[[Sequence[Row]], None]
     addresses: dict[str, Address]
     server: Server | None
 
@@ -59,7 +59,7 @@ def store(shared_server: Server | None, tmp_path_factory: pytest.TempPathFactory
         addresses = {role: shared_server.address(role) for role in ("reader", "writer")}
     migrate.apply(addresses["writer"])
     with Connection(addresses["writer"]) as writer, Connection(addresses["reader"]) as reader:
-        for table in ("images", "losses"):
+        for table in ("images", "losses", "hosts"):
             writer.execute(f"TRUNCATE TABLE {table}")
         sink = Sink(lambda: Connection(addresses["writer"]), tmp_path_factory.mktemp("deadletter"), no_wait, lambda: 0.0)
         yield Store(writer, reader, lambda rows: sink.write(rows, "test"), addresses, shared_server)
