@@ -19,8 +19,6 @@ STATE_BYTES_MAX = 1 << 30
 """What a state may be when it is unpacked: a value that would be larger is none of ours."""
 RATIO_MAX, ANY_RATIO_BYTES = 200, 1 << 20
 """By how much one may grow, beyond this size: states grow tenfold (zlib could make a thousand bytes of one)."""
-RATIO_MAX, ANY_RATIO_BYTES = 200, 1 << 20
-"""By how much one may grow, beyond this size: states grow tenfold (zlib could make a thousand bytes of one)."""
 ANSWER_S = 30.0
 
 
@@ -36,8 +34,6 @@ def unpacked(key: bytes, value: bytes) -> SavedHost:
     magic, covers, size = _HEADER.unpack_from(value)
     if magic != _MAGIC or not 0 < size <= STATE_BYTES_MAX:  # zlib takes a limit of 0 for none
         raise DecodeError(f"not a state: it begins with {magic!r} and would have {size} bytes")
-    if size > max(ANY_RATIO_BYTES, RATIO_MAX * len(value)):
-        raise DecodeError(f"state of {len(value)} bytes that would have {size}: no state grows so much")
     if size > max(ANY_RATIO_BYTES, RATIO_MAX * len(value)):
         raise DecodeError(f"state of {len(value)} bytes that would have {size}: no state grows so much")
     unpacking = zlib.decompressobj()

@@ -1,8 +1,8 @@
 """A state made of the stored rows: the log read again from any point, with it, changes nothing."""
 
-import random
 from collections.abc import Iterable
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 
@@ -75,33 +75,55 @@ def goes_on(state: HostState, log: Iterable[Batch]) -> list[Row]:
     return rows
 
 
+class World(NamedTuple):
+    """A simulated host's log, the rows that the join makes of it, and places in it where no snapshot is under way."""
+
+    log: Log
+    batches: list[Batch]
+    store: Store
+    quiet: list[int]
+
+    def __repr__(self) -> str:
+        """Short: whole worlds fill a page."""
+        return f"World({len(self.batches)} batches)"
+
+
+def world(seed: int) -> World:
+    """From a seed."""
+    log, rng = exact_log(seed)
+    whole = flat(batches(log, cut_randomly(log, rng), rng))
+    rows, quiet, state = list[Row](), list[int](), HostState()
+    for number, batch in enumerate(whole):
+        if batch.kind == BatchKind.EVENTS and not state.snapshots and not state.open_snapshot:
+            quiet.append(number)
+        rows += apply(state, batch)
+    return World(log, whole, store_of(rows), rng.sample(quiet, min(len(quiet), 5)))
+
+
+def check_from(it: World, number: int, recalled: HostState) -> None:
+    """From that batch on the log gives the rows that are stored."""
+    store, log = it.store, it.log
+    again = store_of(goes_on(load(dump(recalled)), it.batches[number:])).images
+    # Where a snapshot and an exec crossed, the join said that something was lost, and may know it better now.
+    crossed = {row.task_id for row in store.images.values() if row.chain_lost}
+    newer = {key: row for key, row in again.items() if row.version >= version_of(store, key) and row.task_id not in crossed}
+    # A loss may be marked on more rows than before, never on fewer.
+    newer = {key: row._replace(**marks(row, store.images.get(key, row))) for key, row in newer.items()}
+    offsets = {entry.offset_ns for boot in log.host.boots for ring in boot.rings for entry in ring.entries}
+    fit = partial(content, log, len(offsets) > 1)
+    different = unequal(
+        Store({key: fit(row) for key, row in newer.items()}, {}),
+        Store({key: fit(row) for key, row in store.images.items() if key in newer}, {}),
+    )
+    assert not different, f"from batch {number} on: {different}"
+
+
 @pytest.mark.parametrize("seed", seeds())
 def test_from_any_point_the_log_gives_the_same_rows_again(seed: int) -> None:
     with told(seed):
-        log, rng = exact_log(seed)
-        whole = flat(batches(log, cut_randomly(log, rng), rng))
-        offsets = {entry.offset_ns for boot in log.host.boots for ring in boot.rings for entry in ring.entries}
-        rows, quiet, state = list[Row](), list[int](), HostState()
-        for number, batch in enumerate(whole):
-            if batch.kind == BatchKind.EVENTS and not state.snapshots and not state.open_snapshot:
-                quiet.append(number)
-            rows += apply(state, batch)
-        store = store_of(rows)
-        for number in rng.sample(quiet, min(len(quiet), 5)):
-            batch = whole[number]
-            point = point_at(whole, number)
-            recalled = recall(remembered(store, batch, point), point)
-            if recalled is None:
-                continue
-            again = store_of(goes_on(load(dump(recalled)), whole[number:])).images
-            # Where a snapshot and an exec crossed, the join said that something was lost, and may know it better now.
-            crossed = {row.task_id for row in store.images.values() if row.chain_lost}
-            newer = {key: row for key, row in again.items() if row.version >= version_of(store, key) and row.task_id not in crossed}
-            # A loss may be marked on more rows than before, never on fewer.
-            newer = {key: row._replace(**marks(row, store.images.get(key, row))) for key, row in newer.items()}
-            fit = partial(content, log, len(offsets) > 1)
-            different = unequal(
-                Store({key: fit(row) for key, row in newer.items()}, {}),
-                Store({key: fit(row) for key, row in store.images.items() if key in newer}, {}),
-            )
-            assert not different, f"from batch {number} on: {different}"
+        it = world(seed)
+        for number in it.quiet:
+            point = point_at(it.batches, number)
+            recalled = recall(remembered(it.store, it.batches[number], point), point)
+            if recalled is not None:
+                check_from(it, number, recalled)
