@@ -42,7 +42,7 @@ Ask it:
     tasktrail hosts
     tasktrail find --exe '*/cc1' --since 1h
     tasktrail find --user www-data --exe '*memfd:*'
-    tasktrail history {fleet.names[0]}:460
+    tasktrail history {fleet.names[0]}:272
     tasktrail watch
 
 other tools   {reader}  (its password: tasktrail store info --password)

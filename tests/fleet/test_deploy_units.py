@@ -93,6 +93,7 @@ def test_the_units_say_what_the_programs_are() -> None:
         done = subprocess.run([*command_of(this), "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         # Whoever reads the kernel must see every process, and the kernel's clock.
+        assert not {"ptrace", "process_vm_writev"} & this.system_calls
         if path.stem != "tasktrail-stream@":
             hiding = {"PrivatePIDs", "PrivateUsers", "ProtectProc", "ProcSubset", "PrivateIPC"}
             assert not [name for name in hiding if this.one(name)]
