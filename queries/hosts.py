@@ -44,10 +44,12 @@ def fetch_hosts(source: Source, since_ns: int) -> list[HostSeen]:
 
 
 def state(row: HostRow, now_ns: int) -> str:
-    """``recording``, ``not recording`` (it reports, its recorder is gone), or ``silent``."""
+    """``recording``, ``starting`` (only its snapshot has come), ``not recording`` (it reports, its recorder is gone), or ``silent``."""
     if now_ns - row.heard > SILENT_NS:
         return "silent"
-    return "recording" if row.recording else "not recording"
+    if row.recording:
+        return "recording"
+    return "not recording" if row.recording_since else "starting"
 
 
 def remarks(seen: HostSeen, now_ns: int) -> list[str]:
@@ -55,7 +57,7 @@ def remarks(seen: HostSeen, now_ns: int) -> list[str]:
     row, told = seen.row, []
     if state(row, now_ns) == "silent":
         told.append(f"silent for {show_duration(now_ns - row.heard)}")
-    elif not row.recording:
+    elif state(row, now_ns) == "not recording":
         told.append("its recorder is gone")
     if row.claims != row.host_id:
         told.append(f"has the host_id {row.claims} of another machine")

@@ -84,6 +84,26 @@ def test_systemd_takes_the_unit(path: Path, tmp_path: Path) -> None:
     assert level and float(level[1]) <= EXPOSURE_MAX[path.stem]
 
 
+def ordering_cycles(recorder: str, directory: Path) -> str:
+    """What systemd says of cycles when the recorder's unit has its place in the boot."""
+    wants = directory / "sysinit.target.wants"
+    wants.mkdir(parents=True)
+    (directory / "tasktrail-recorder.service").write_text(recorder.replace(INSTALLED, "/bin/true"))
+    (wants / "tasktrail-recorder.service").symlink_to(directory / "tasktrail-recorder.service")
+    command = ["systemd-analyze", "verify", "multi-user.target", "sysinit.target", "tasktrail-recorder.service"]
+    env = {**os.environ, "SYSTEMD_UNIT_PATH": f"{directory}:"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    return "\n".join(line for line in done.stderr.splitlines() if "cycle" in line)
+
+
+def test_the_loader_has_a_place_in_the_boot(tmp_path: Path) -> None:
+    text = unit("tasktrail-recorder").path.read_text()
+    assert ordering_cycles(text, tmp_path / "right") == ""
+    # Before what it needs it could not be: so a cycle would have been told.
+    early = text.replace("Before=sysinit.target", "Before=sysinit.target local-fs.target")
+    assert "local-fs.target" in ordering_cycles(early, tmp_path / "wrong")
+
+
 def test_the_units_say_what_the_programs_are() -> None:
     assert set(EXPOSURE_MAX) == {path.stem for path in UNITS}
     for path in UNITS:

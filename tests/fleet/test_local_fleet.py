@@ -88,6 +88,12 @@ def test_it_comes_up_is_one_fleet_and_goes_without_a_trace(local: Local) -> None
     wait_until(lambda: hosts_of("--exe", "*/cc1", "--since", "1h") == set(HOSTS), "compilers of every played host", 120)
     wait_until(lambda: hosts_of("--arg", "only here") == {os.uname().nodename}, "this host's own program", 60)
 
+    # All of them report, and of none it is said that its recorder is gone, though they have only just begun.
+    told = subprocess.run([*ask[:3], "hosts"], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+    states = {row["host"]: (row["state"], row["remarks"]) for row in map(json.loads, told.splitlines())}
+    assert states.keys() == {*HOSTS, os.uname().nodename}
+    assert all(state in ("recording", "starting") and "its recorder is gone" not in remarks for state, remarks in states.values()), states
+
     # Twice does no harm.
     pids = local.pids()
     again = local.command("up", "--hosts", str(len(HOSTS)))
