@@ -20,7 +20,7 @@ from schemas import topics
 from schemas.errors import BadInput, Unavailable
 from streams.fleet.partition import Message
 from streams.fleet.watchdog import STUCK_S, Watchdog
-from streams.fleet.worker import SAVE_S, SAVE_SHARE, Abandoned, Worker
+from streams.fleet.worker import PAUSE_MAX_S, SAVE_S, SAVE_SHARE, Abandoned, Worker
 
 STOP_S = 5.0
 """What Faust gets for leaving the group; it may hang (see above)."""
@@ -163,7 +163,7 @@ class Application:
                 await self.worker.save()
             except (Unavailable, Abandoned) as failure:
                 self._say(f"states could not be saved, trying again: {failure}")
-            pause_s = max(SAVE_S, SAVE_SHARE * (loop.time() - begun))
+            pause_s = min(max(SAVE_S, SAVE_SHARE * (loop.time() - begun)), PAUSE_MAX_S)
 
     def _task_ended(self, task: "asyncio.Future[None]") -> None:
         if not task.cancelled() and (bug := task.exception()) is not None:
@@ -172,9 +172,13 @@ class Application:
     async def _watch(self) -> None:
         """Measure how far behind we are, and leave when nothing moves though it could."""
         watchdog, clock = Watchdog(), asyncio.get_running_loop().time
+        was_well = True
         while True:
             await asyncio.sleep(WATCH_S)
             worker = self.worker
+            if bool(worker.trouble) == was_well:
+                was_well = not was_well
+                self._say("the store takes rows again" if was_well else f"rows wait, and messages with them: {worker.trouble}")
             positions, unread = worker.positions(), len(worker.held)
             try:
                 ends = await asyncio.to_thread(self._ends, sorted(positions))

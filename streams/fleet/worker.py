@@ -20,6 +20,8 @@ SAVE_S = 5.0
 """Pause between two savings of states; longer when saving takes long."""
 SAVE_SHARE = 4
 """A saving of s seconds is followed by a pause of at least this many times s."""
+PAUSE_MAX_S = 30.0
+"""But never longer: a saving may have taken long because the store was away."""
 SLICE_BYTES = 16 * 1024 * 1024
 """Saved states that are held in memory at once while they are written."""
 RETRY_S = 1.0
@@ -226,6 +228,11 @@ class Worker:
         return counts.messages + counts.repeated + counts.dead + counts.again + counts.jumps
 
     @property
+    def trouble(self) -> str:
+        """Why the store does not take rows now, empty if it does."""
+        return self._storing.trouble
+
+    @property
     def excused(self) -> bool:
         """Whether the store, which is known to be away, holds us up."""
         return bool(self._storing.trouble) or self._storing.waiting > WAITING_ROWS_MAX
@@ -264,7 +271,8 @@ class Worker:
             if isinstance(row, ImageRow):
                 counts.unknown += row.kind == ImageKind.UNKNOWN
             elif isinstance(row, LossRow):
-                counts.clashes += row.cause == LossCause.IDENTITY_CLASH
+                # Each is told of both machines; counted is the one that has got another host_id.
+                counts.clashes += row.cause == LossCause.IDENTITY_CLASH and taken.batch is not None and row.host_id != taken.batch.host_id
         if taken.batch is not None:
             self.delays_s[message.key] = (self._wall_ns() - taken.batch.realtime_ns) / 1e9
 
