@@ -11,8 +11,9 @@ from tests.e2e.conftest import kernel_allows_recording, place, programs
 from tests.e2e.running import Place
 from tests.fleet.kafka_for_tests import started_kafka
 from tests.fleet.producing import Producing
+from tests.fleet.streaming import fleet, parts
 
-__all__ = ["kernel_allows_recording", "place", "programs"]
+__all__ = ["fleet", "kernel_allows_recording", "parts", "place", "programs"]
 
 
 @pytest.fixture(scope="session")

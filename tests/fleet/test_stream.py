@@ -1,135 +1,243 @@
-"""The same recordings through Kafka and Faust and through the embedded join: the rows are the same, whatever happens to the workers."""
+"""The same batches through Kafka and Faust and through the embedded join: the rows are the same, however the batches come."""
 
+import itertools
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from broker.cluster import cluster
-from broker.connection import Admin, LogReader, Sender
-from deploy.local.kafka import Kafka
-from queries.rows import NEWEST, fetch
+from broker.edges import Record
 from schemas import topics
-from schemas.batch import encode_batch
-from schemas.errors import Unavailable
-from schemas.limits import RETENTION_DAYS_MAX
-from schemas.rows import ImageRow, LossRow, Row
-from store import migrate
-from store.address import Address
-from store.connection import Connection
-from store.server import Server
-from tests.e2e.running import ROOT, open_directory, wait_until
-from tests.sim.oracle import store_of
-from tests.sim.scenario import joined
-from tests.sim.test_fleet import hosts_of, interleaved
-from tests.sim.test_sim import unequal
-
-PARTITIONS = 6
-GROUP = "tasktrail"
+from schemas.batch import Batch, BatchKind
+from schemas.rows import HostRow, ImageKind, ImageRow, Row
+from schemas.signing import host_key, signature
+from tests.e2e.running import wait_until
+from tests.fleet.streaming import PLAIN, Fleet, Known, Parts, Sent, known, message_of, named_parts
+from tests.sim.channel import batches, cut_nowhere, cut_randomly
+from tests.sim.scenario import exact_log, flat
+from tests.sim.test_claims import HOST_ID, KEY, Machine, check, copied
+from tests.sim.test_claims import interleaved as told_apart
 
 
 @pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    """A real Kafka."""
-    with Kafka(tmp_path_factory.mktemp("kafka")) as broker:
-        yield broker
-
-
-class Fleet:
-    """Topics of its own would be better for a broker that is shared; here the broker is ours, and each test has its own store."""
-
-    def __init__(self, kafka: Kafka, server: Server, directory: Path) -> None:
-        self.kafka, self.server, self.directory = kafka, server, directory
-        self.cluster = cluster(kafka.address)
-        self.workers: list[subprocess.Popen[bytes]] = []
-        self.reader = LogReader(self.cluster)
-
-    @property
-    def writer(self) -> Address:
-        """Who may write."""
-        return self.server.address("writer")
-
-    def start_worker(self) -> "subprocess.Popen[bytes]":
-        """One more worker."""
-        number = len(self.workers)
-        url = f"clickhouse://{self.writer.user}@127.0.0.1:{self.writer.port}/tasktrail"
-        env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TASKTRAIL_PASSWORD": self.writer.password}
-        command = [sys.executable, "-m", "tasktrail", "stream", "--kafka", self.kafka.address, "--store", url, "--session", "6"]
-        command += ["--state-dir", str(self.directory / f"worker-{number}")]
-        with (self.directory / f"worker-{number}.log").open("wb") as log:
-            self.workers.append(subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=self.directory))
-        return self.workers[-1]
-
-    def said(self) -> str:
-        """What the workers said."""
-        return "\n".join(path.read_text() for path in sorted(self.directory.glob("worker-*.log")))
-
-    def produce(self, messages: list[tuple[bytes, bytes]]) -> None:
-        """Send and wait."""
-        sender = Sender(self.cluster)
-        for key, value in messages:
-            while not sender.send(topics.EVENTS, key, value, {topics.VERSION: topics.MESSAGE_VERSION}):
-                sender.poll(0.1)
-        assert sender.flush(60) == 0
-
-    def caught_up(self, seconds: float = 120) -> None:
-        """Until all that was produced is committed."""
-
-        def all_committed() -> bool:
-            try:
-                ends = self.reader.watermarks(topics.EVENTS, range(PARTITIONS))
-                committed = self.reader.committed(GROUP, topics.EVENTS, range(PARTITIONS))
-            except Unavailable:
-                return False  # a group that is new has no coordinator yet
-            return all(committed[number] == mark.end for number, mark in ends.items() if mark.end)
-
-        wait_until(all_committed, f"everything being committed; the workers said {self.said()}", seconds)
-
-    def rows(self) -> list[Row]:
-        """What is stored."""
-        with Connection(self.server.address("reader")) as connection:
-            images: list[Row] = [*fetch(connection, ImageRow, NEWEST)]
-            return images + fetch(connection, LossRow, "", table="losses")
-
-    def end(self) -> None:
-        """End the workers."""
-        for worker in self.workers:
-            worker.kill()
-            worker.wait()
-        self.reader.close()
-
-
-@pytest.fixture
-def fleet(kafka: Kafka) -> Iterator[Fleet]:
-    """Empty topics, an empty store, no worker yet."""
-    with open_directory() as directory, Server(directory / "store") as server:
-        migrate.apply(server.address("writer"), RETENTION_DAYS_MAX)
-        Admin(cluster(kafka.address)).create_topics(topics.topics(PARTITIONS, replication=1), 1)
-        made = Fleet(kafka, server, directory)
-        try:
-            yield made
-        finally:
-            made.end()
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
+    """Nothing here kills them, so the environment may name others."""
+    with named_parts(tmp_path_factory) as made:
+        yield made
 
 
 def test_the_rows_are_those_of_one_host(fleet: Fleet) -> None:
-    logs, rng = hosts_of(7), random.Random(7)
-    messages = [(str(batch.host_id).encode(), encode_batch(batch)) for batch in interleaved(logs, rng)]
-    expected = store_of([row for log in logs for row in joined(log)[0]])
-    third = len(messages) // 3
-    fleet.start_worker()
-    fleet.produce(messages[:third])
+    sent = known(7)
+    third = len(sent.messages) // 3
+    first = fleet.start_worker()
+    fleet.produce(sent.messages[:third])
     fleet.caught_up()
     second = fleet.start_worker()
-    fleet.produce(messages[third : 2 * third])
+    fleet.produce(sent.messages[third : 2 * third])
     second.kill()
-    fleet.produce(messages[2 * third :])
+    fleet.produce(sent.messages[2 * third :])
     fleet.start_worker()
+    fleet.check(sent)
+    assert first.stop() == 0, first.said()
+
+
+def recut(seed: int) -> tuple[list[Batch], list[Batch]]:
+    """Batches of a host, and as they come when a producer is started anew all the time: cut elsewhere, doubled, overlapping."""
+    log, rng = exact_log(seed)
+    plain = flat(batches(log, cut_nowhere(log), random.Random(1)))
+    one, other = (flat(batches(log, cut_randomly(log, rng), rng)) for _ in range(2))
+    mixed = []
+    for batch in one:
+        mixed.append(batch)
+        if rng.random() < 0.1:
+            mixed.append(batch)
+        if rng.random() < 0.1:
+            # What another cutting has of the same stretch, from its begin or from before it.
+            mixed += [some for some in other if overlaps(some, batch) and some.end <= batch.end]
+    return plain, mixed
+
+
+def overlaps(one: Batch, other: Batch) -> bool:
+    """Whether two batches are of one ring and share a stretch of it."""
+    same = (one.kind, one.boot_id, one.ring_id) == (BatchKind.EVENTS, other.boot_id, other.ring_id) and other.kind == BatchKind.EVENTS
+    return same and one.start < other.end and other.start < one.end
+
+
+def test_batches_cut_elsewhere_doubled_and_overlapping_give_the_same_rows(fleet: Fleet) -> None:
+    pairs = [recut(7000 + number) for number in range(4)]
+    overlapping = sum(overlaps(one, other) for _, mixed in pairs for one, other in itertools.pairwise(mixed))
+    assert overlapping >= 4, "the test sends what it is about"
+    todo, rng = [list(mixed) for _, mixed in pairs], random.Random(1)
+    messages = []
+    while left := [log for log in todo if log]:
+        messages.append(message_of(rng.choice(left).pop(0)))
+    fleet.start_worker()
+    fleet.produce(messages)
+    fleet.check(Known([plain for plain, _ in pairs], messages))
+
+
+def test_the_whole_topic_again_gives_nothing_new(fleet: Fleet) -> None:
+    sent = known(20)
+    fleet.start_worker()
+    fleet.produce(sent.messages)
+    fleet.check(sent)
+    before = facts(fleet, sent)
+    fleet.produce(sent.messages)
+    fleet.check(sent)
+    # The same rows may lie there twice, or superseded ones be gone by now; none is another.
+    assert facts(fleet, sent) <= before
+
+
+def facts(fleet: Fleet, sent: Known) -> set[Row]:
+    """All rows of images and losses of these hosts, superseded ones too."""
+    return {row for row in fleet.rows(sent.boots) if not isinstance(row, HostRow)}
+
+
+def test_what_cannot_be_read_is_a_dead_letter_with_its_reason(fleet: Fleet) -> None:
+    sent, rng = known(30), random.Random(30)
+    one, stranger = sent.messages[0], sent.logs[0][0].boot_id
+    poison = {
+        "random": Sent(one.key, rng.randbytes(3000)),
+        "empty": Sent(one.key, b""),
+        "cut": Sent(one.key, one.value[: len(one.value) // 2]),
+        "flipped": Sent(one.key, one.value[:-3] + bytes([one.value[-3] ^ 1]) + one.value[-2:]),
+        "unknown batch": Sent(one.key, one.value[:4] + bytes([99]) + one.value[5:]),
+        "unknown message": Sent(one.key, one.value, {topics.VERSION: b"7"}),
+        "wrong host": Sent(str(stranger).encode(), one.value),
+        "no key": Sent(b"", one.value),
+    }
+    messages = list(sent.messages)
+    for bad in poison.values():
+        messages.insert(rng.randrange(len(messages)), bad)
+    worker = fleet.start_worker()
+    fleet.produce(messages)
+    fleet.check(sent)
+    dead = fleet.dead()
+    assert sorted((letter.key, letter.value) for letter in dead) == sorted((bad.key, bad.value) for bad in poison.values())
+    assert all(reason_of(letter) and letter.headers[topics.ORIGIN].startswith(b"tasktrail.events/") for letter in dead)
+    reasons = {letter.value + letter.key: reason_of(letter) for letter in dead}
+    wrong_host = poison["wrong host"]
+    assert "another's" in reasons[wrong_host.value + wrong_host.key]
+    assert any("version b'7'" in reason_of(letter) for letter in dead)
+    assert worker.number("worker_dead_letters") == len(poison)
+    assert worker.number("worker_refused") == 1
+
+
+def reason_of(letter: Record) -> str:
+    """Why it is one."""
+    return letter.headers[topics.REASON].decode()
+
+
+def test_only_what_its_host_has_signed_is_taken(fleet: Fleet) -> None:
+    sent, master = known(40), random.Random(40).randbytes(32)
+    path = fleet.directory / "master.key"
+    path.touch(0o600)
+    path.write_text(master.hex())
+    fleet.environment["TASKTRAIL_SIGN_MASTER_FILE"] = str(path)
+
+    def signed(one: Sent, key: bytes) -> Sent:
+        return one._replace(headers={**PLAIN, topics.SIGNATURE: signature(key, one.key, PLAIN, one.value)})
+
+    forged = known(41).messages[:6]  # of hosts that never reported
+    other_host = host_key(master, sent.messages[0].key.decode())
+    right = signed(forged[2], host_key(master, forged[2].key.decode()))
+    bad = [
+        forged[0],
+        signed(forged[1], other_host if forged[1].key != sent.messages[0].key else master),
+        right._replace(value=right.value[:-1] + bytes([right.value[-1] ^ 1])),
+        right._replace(headers={**right.headers, topics.MACHINE: b"another"}),
+        signed(forged[3], master),
+    ]
+    worker = fleet.start_worker()
+    fleet.produce(bad[:3])
+    fleet.produce(signed(one, host_key(master, one.key.decode())) for one in sent.messages)
+    fleet.produce(bad[3:])
+    fleet.check(sent)
+    assert worker.number("worker_refused") == len(bad) == len(fleet.dead())
+    assert {"it is not signed", "its signature is not that of the host"} == {reason_of(letter) for letter in fleet.dead()}
+    refused = {batch.boot_id for log in known(41).logs for batch in log}
+    assert not fleet.rows(refused)
+
+
+def test_two_machines_with_one_host_id_are_never_mixed(fleet: Fleet) -> None:
+    rng = random.Random(50)
+    common, one, other = copied(50, 30)
+    first = Machine(b"same", b"session")
+    before = first.messages(common)
+    second = Machine(b"same", b"session")
+    second.number, second.before = first.number, first.before
+    halves = [first.messages(one), second.messages(other)]
+    stranger, _ = exact_log(51)
+    third_log = flat(batches(stranger, cut_nowhere(stranger), rng))
+    messages = before + told_apart(rng, *halves, Machine(b"another", b"run").messages(third_log))
+    goes_on = next(message for message in messages[len(before) :] if message in (halves[0][0], halves[1][0])) == halves[0][0]
+    worker = fleet.start_worker()
+    fleet.produce(Sent(KEY, value, headers) for value, headers in messages)
     fleet.caught_up()
-    different = unequal(store_of(fleet.rows()), expected)
-    assert not different, different
-    fleet.workers[0].terminate()
-    assert fleet.workers[0].wait(15) == 0, fleet.said()
+    boots = {batch.boot_id for batch in [*common, *one, *other, *third_log]}
+    rows = fleet.rows(boots)
+    check(rows, [common + one, other, third_log] if goes_on else [common + other, one, third_log])
+    assert HOST_ID in {row.host_id for row in rows}
+    assert worker.number("worker_identity_clashes") == 2
+
+
+def test_without_states_the_log_is_read_again(fleet: Fleet) -> None:
+    sent = known(60)
+    half = len(sent.messages) // 2
+    first = fleet.start_worker()
+    fleet.produce(sent.messages[:half])
+    fleet.caught_up()
+    assert first.stop() == 0
+    emptied = fleet.forget_states()
+    fleet.produce(sent.messages[half:])
+    second = fleet.start_worker()
+    fleet.check(sent)
+    assert second.number("worker_partitions_rebuilt") == len(emptied)
+
+
+def small_hosts(first: int, count: int, size: int) -> Known:
+    """Many hosts of some processes each, batch by batch in turn."""
+    logs = []
+    for seed in range(first, first + count):
+        log, rng = exact_log(seed, size)
+        logs.append(flat(batches(log, cut_randomly(log, rng), rng)))
+    turns = itertools.zip_longest(*logs)
+    return Known(logs, [message_of(batch) for turn in turns for batch in turn if batch is not None])
+
+
+@pytest.mark.parametrize(("count", "size"), [(20, 0), (1000, 8)])
+def test_many_hosts_in_one_topic_never_cross_and_no_partition_starves(fleet: Fleet, count: int, size: int) -> None:
+    sent = small_hosts(1_000_000 * count, count, size)
+    host_of = {batch.boot_id: batch.host_id for log in sent.logs for batch in log}
+    assert len({log[0].host_id for log in sent.logs}) == count
+    workers = fleet.start_worker(), fleet.start_worker()
+    fleet.ready(*workers)
+    load = fleet.load(sent.messages, 5)
+    load.all_sent()
+    fleet.check(sent)  # every partition is committed to its end
+    mine = fleet.rows(sent.boots)
+    assert {row.host_id for row in mine} == set(host_of.values())
+    assert not [row for row in mine if row.host_id != host_of[row.boot_id]]
+    assert all(worker.number("worker_messages") for worker in workers), "both have work"
+
+
+def test_the_numbers_say_how_it_is_going(fleet: Fleet) -> None:
+    sent = known(94)
+    fleet.produce([*sent.messages, *sent.messages])
+    worker = fleet.start_worker()
+    fleet.check(sent)
+    numbers = wait_until(lambda: lags(worker.metrics()), "no lag in any partition", 60)
+    assert numbers["tasktrail_worker_messages_total"] >= 2 * len(sent.messages)
+    assert numbers["tasktrail_worker_rows_stored_total"] >= numbers["tasktrail_worker_rows_total"] > 0
+    unknown = {row.task_id for row in fleet.rows(sent.boots) if isinstance(row, ImageRow) and row.kind == ImageKind.UNKNOWN}
+    assert numbers["tasktrail_worker_unknown_images_total"] >= len(unknown) > 0
+    assert numbers["tasktrail_worker_hosts"] == len(sent.logs)
+    delays = {name for name in numbers if name.startswith("tasktrail_host_delay_seconds{")}
+    assert delays == {f'tasktrail_host_delay_seconds{{host_id="{log[0].host_id}"}}' for log in sent.logs}
+    assert numbers["tasktrail_worker_delay_max_seconds"] >= numbers["tasktrail_worker_delay_median_seconds"]
+
+
+def lags(numbers: dict[str, float]) -> dict[str, float]:
+    """The numbers, once they say of every partition that nothing waits in it."""
+    found = [value for name, value in numbers.items() if name.startswith("tasktrail_partition_lag_messages{")]
+    return numbers if len(found) == numbers.get("tasktrail_worker_partitions") and not any(found) else {}
