@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from schemas.errors import Unavailable
-from schemas.rows import ImageKind, ImageRow, LossCause, LossRow, Row
+from schemas.rows import Row
+from streams.fleet.counts import Counts
 from streams.fleet.partition import NOBODY, Message, Partition, SavedHost, Taken
 from streams.fleet.storing import Portion, Storing
 from streams.memory import MemoryEdge
@@ -75,36 +76,6 @@ class _Held:
     gone: bool = False
     jumped_to: int | None = None
     marked: bool = False
-
-
-@dataclass(slots=True)
-class Counts:
-    """What has happened since the start.
-
-    messages     joined
-    rows         that followed from them
-    unknown      of those, images of which only their being is known
-    clashes      machines that were found to have another one's host_id
-    repeated     skipped, since a saved state covered them
-    dead         put among the dead letters
-    refused      of those, not taken though they may be readable: signature, version
-    again        delivered a second time
-    jumps        delivered out of order, and asked for again
-    rebuilt      partitions that were read from their begin, since states were missing
-    saves        savings of states
-    """
-
-    messages: int = 0
-    rows: int = 0
-    unknown: int = 0
-    clashes: int = 0
-    repeated: int = 0
-    dead: int = 0
-    refused: int = 0
-    again: int = 0
-    jumps: int = 0
-    rebuilt: int = 0
-    saves: int = 0
 
 
 class Abandoned(Exception):
@@ -264,30 +235,9 @@ class Worker:
 
     def _count(self, message: Message, taken: Taken) -> None:
         """Note what came of a message, and how late it was."""
-        counts = self.counts
-        counts.messages += 1
-        counts.rows += len(taken.rows)
-        for row in taken.rows:
-            if isinstance(row, ImageRow):
-                counts.unknown += row.kind == ImageKind.UNKNOWN
-            elif isinstance(row, LossRow):
-                # Each is told of both machines; counted is the one that has got another host_id.
-                counts.clashes += row.cause == LossCause.IDENTITY_CLASH and taken.batch is not None and row.host_id != taken.batch.host_id
+        self.counts.joined(taken)
         if taken.batch is not None:
             self.delays_s[message.key] = (self._wall_ns() - taken.batch.realtime_ns) / 1e9
-
-    async def _take(self, held: _Held, message: Message) -> Taken | None:
-        """What comes of the message, waiting as long as the store's memory cannot be asked; None when it is no more ours."""
-        said = False
-        while not held.gone:
-            try:
-                return held.partition.take(message)
-            except Unavailable as failure:
-                if not said:
-                    self._say(f"the store is asked of a host that nothing is known of here: {failure}; trying again")
-                said = True
-                await asyncio.sleep(RETRY_S)
-        return None
 
     async def _in_order(self, held: _Held, message: Message) -> bool:
         """Whether it is the message that must come next; one that is later makes the partition be read again from where it should."""
