@@ -239,6 +239,19 @@ class Worker:
         if taken.batch is not None:
             self.delays_s[message.key] = (self._wall_ns() - taken.batch.realtime_ns) / 1e9
 
+    async def _take(self, held: _Held, message: Message) -> Taken | None:
+        """What comes of the message, waiting as long as the store's memory cannot be asked; None when it is no more ours."""
+        said = False
+        while not held.gone:
+            try:
+                return held.partition.take(message)
+            except Unavailable as failure:
+                if not said:
+                    self._say(f"the store is asked of a host that nothing is known of here: {failure}; trying again")
+                said = True
+                await asyncio.sleep(RETRY_S)
+        return None
+
     async def _in_order(self, held: _Held, message: Message) -> bool:
         """Whether it is the message that must come next; one that is later makes the partition be read again from where it should."""
         if message.offset < held.expected:
