@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
     package   what was booted; empty if it was not to be had
     version   the guest's /proc/version
     form      how the programs read there: "direct" as tp_btf programs by loads, "raw" as raw tracepoint programs by helper calls
-    skips     how often the kernel did not run one of them (recursion misses), by its own count
+    skips     how often the kernel did not run one of them (recursion misses), by its own count; None if nobody asked it
     tests     what ran there
     seconds   from the start of qemu to its end
     problem   why it did not run to its end, if it did not; ``tests`` are then what the console told
@@ -53,7 +53,7 @@ class Outcome(NamedTuple):
     package: str = ""
     version: str = ""
     form: str = ""
-    skips: int = 0
+    skips: int | None = None
     tests: tuple[Test, ...] = ()
     seconds: float = 0
     problem: str = ""
@@ -178,7 +178,8 @@ def _boot(kernel: packages.Kernel, files: packages.Files, console: Path, seconds
         return outcome._replace(problem=problem, tests=told(said))
     junit = found["junit.xml"]
     noted, version = _noted(junit), found["version"].decode().strip()
-    return outcome._replace(version=version, form=noted.get("form", ""), skips=int(noted.get("skips", 0)), tests=_tests(junit))
+    skips = int(noted["skips"]) if "skips" in noted else None
+    return outcome._replace(version=version, form=noted.get("form", ""), skips=skips, tests=_tests(junit))
 
 
 _STOPPED = "was stopped before its end"

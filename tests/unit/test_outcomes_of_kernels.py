@@ -55,11 +55,12 @@ def test_a_stopped_one_is_kept_but_not_over_a_whole_one() -> None:
 
 
 def test_the_page_says_what_did_not_come_to_its_end() -> None:
-    slow = WHOLE._replace(problem="did not end within 900 s", tests=guest.told(CONSOLE), form="")
+    slow = WHOLE._replace(problem="did not end within 900 s", tests=guest.told(CONSOLE), form="", skips=None)
     lines = page.page([WHOLE, slow]).split("\n")
     first, second = (line.split(" | ") for line in lines if line.startswith(f"| {KERNEL.name} |"))
     assert first[1:4] == ["linux 1", "raw", "passed"] and second[1:4] == ["linux 1", "-", "did not end within 900 s"]
     assert len(first) == len(second) == 4 + len(page.COLUMNS) + 2
     assert second[6] == "1/3"
+    assert (first[-2], second[-2]) == ("0", "-"), "nobody asked the one that did not end"
     assert f"* {KERNEL.name}: test_records[memfd]: the guest ended before it said how" in lines
     assert f"* {KERNEL.name}: test_records[binfmt]: Linux 6.7 brought it" in lines
