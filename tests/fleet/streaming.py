@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -191,8 +191,10 @@ class Worker:
 class Load(threading.Thread):
     """Sends messages evenly over some seconds, each when its turn comes; whether the brokers are there or not."""
 
-    def __init__(self, bootstrap: str, messages: Sequence[Sent], seconds: float) -> None:
+    def __init__(self, bootstrap: str, messages: Sequence[Sent], seconds: float, sent: Callable[[int], None] | None = None) -> None:
+        """``sent`` is told the number of each message that is sent, in this thread."""
         super().__init__(daemon=True)
+        self._sent = sent
         self._sender = Sender(cluster(bootstrap))
         self._messages, self._seconds = messages, seconds
         self._cut_short = threading.Event()
@@ -207,6 +209,8 @@ class Load(threading.Thread):
             while not self._sender.send(topics.EVENTS, one.key, one.value, one.headers):
                 self._sender.poll(0.1)
             self._sender.poll(0)
+            if self._sent is not None:
+                self._sent(number)
         self.undelivered = self._sender.flush(120)
 
     def all_sent(self) -> None:
@@ -257,17 +261,18 @@ class Fleet:
                 sender.poll(0.1)
         assert sender.flush(60) == 0
 
-    def load(self, messages: Sequence[Sent], seconds: float) -> Load:
+    def load(self, messages: Sequence[Sent], seconds: float, sent: Callable[[int], None] | None = None) -> Load:
         """Send them evenly over that time, in a thread."""
-        return Load(self.parts.bootstrap, messages, seconds)
+        return Load(self.parts.bootstrap, messages, seconds, sent)
 
     def _ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         return {number: mark.end for number, mark in self._reader.watermarks(topic, partitions).items()}
 
-    def _dead_ends(self) -> dict[int, int] | None:
-        with contextlib.suppress(Unavailable):
+    def _dead_ends(self) -> dict[int, int]:
+        try:
             return self._ends(topics.DEADLETTER, range(topics.DEADLETTER_PARTITIONS))
-        return None
+        except Unavailable:
+            return {}
 
     def uncommitted(self) -> dict[int, int] | None:
         """Of each partition that is not committed to its end, how many messages are not; None where nobody can tell now."""
