@@ -76,7 +76,9 @@ def stream(
     application = Application(taking_part, say, _ends(LogReader(cluster)))
     sink = Sink(in_turn(writer), place.deadletter, time.sleep, time.monotonic, budget_s=2.0)
     storing = Storing(sink, topics.EVENTS, application.failed)
-    worker = Worker(application, StateLog(Sender(cluster), reader, group), storing, refuse, say, application.failed, Memory(in_turn(writer)))
+    worker = Worker(
+        application, StateLog(Sender(cluster), reader, group), storing, refuse, say, application.failed, Memory(in_turn(writer))
+    )
     if settings.metrics:
         from tasktrail.metrics import serve
         from tasktrail.working import Working
