@@ -63,6 +63,22 @@ test-fleet: setup ## the fleet's path with a real Kafka (Java and Maven), a Faus
 test-kernels: setup ## the recorder in other kernels under qemu; KERNELS="5.10 6.1" chooses
 	@$(PYTHON) -m tests.kernels $(KERNELS)
 
+.PHONY: fuzz
+fuzz: setup ## a million hostile batches, states and recordings, seeded: half an hour
+	@$(PYTHON) -m tests.fuzz
+
+.PHONY: fleet
+fleet: setup ## all of a fleet on this machine: Kafka (Java 17, Maven once), ClickHouse, workers, hosts; as root also this one
+	@$(PYTHON) -m deploy.local up
+
+.PHONY: fleet-status
+fleet-status: $(STAMP) ## what of it runs, and what is stored of each host
+	@$(PYTHON) -m deploy.local status
+
+.PHONY: fleet-down
+fleet-down: $(STAMP) ## end all of it
+	@$(PYTHON) -m deploy.local down
+
 .PHONY: bench
 bench: setup ## measure; figures go to docs/benchmarks.md
 	@$(PYTHON) -m tests.bench.run_all
@@ -70,6 +86,10 @@ bench: setup ## measure; figures go to docs/benchmarks.md
 .PHONY: bench-recorders
 bench-recorders: setup ## the recorders that people use, on one storm beside ours, as root; table in docs/recorders.md
 	@$(PYTHON) -m tests.bench.recorders
+
+.PHONY: bench-fleet
+bench-fleet: setup ## the fleet's path: events, rows, delays, recovery, questions; figures go to docs/benchmarks.md
+	@$(PYTHON) -m tests.bench.bench_fleet
 
 .PHONY: docs
 docs: $(STAMP) ## write the generated pages again

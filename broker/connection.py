@@ -277,6 +277,17 @@ class LogReader:
                 raise told(f"offsets of group {group} in {topic}/{one.partition}", one.error)
         return {one.partition: one.offset if one.offset >= 0 else None for one in found}
 
+    def offsets_at(self, topic: str, partitions: Iterable[int], time_ms: int) -> dict[int, int]:
+        """See LogReaderEdge."""
+        wanted = list(partitions)
+        asked = [kafka.TopicPartition(topic, number, time_ms) for number in wanted]
+        try:
+            found = self._consumer().offsets_for_times(asked, timeout=self._answer_s)
+        except kafka.KafkaException as failure:
+            raise told(self._where, _error_of(failure)) from None
+        ends = self.watermarks(topic, wanted)
+        return {one.partition: one.offset if one.offset >= 0 else ends[one.partition].end for one in found}
+
     def read(self, topic: str, offsets: Mapping[int, int]) -> Iterator[Record]:
         """See LogReaderEdge."""
         marks = self.watermarks(topic, offsets)

@@ -96,6 +96,10 @@ class LogReaderEdge(Protocol):
     def committed(self, group: str, topic: str, partitions: Iterable[int]) -> dict[int, int | None]:
         """The offset that the group has committed in each partition, None where it has none."""
 
+    def offsets_at(self, topic: str, partitions: Iterable[int], time_ms: int) -> dict[int, int]:
+        """In each partition the offset of the first message that arrived at that time (milliseconds since 1970) or later; its end if
+        there is none."""
+
     def read(self, topic: str, offsets: Mapping[int, int]) -> Iterator[Record]:
         """The messages from these offsets to where each partition ended when the call was made; each partition's in order.
 

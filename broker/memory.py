@@ -232,6 +232,12 @@ class MemoryLogReader:
         self._broker.reach()
         return {one: self._broker.committed(group, topic, one) for one in partitions}
 
+    def offsets_at(self, topic: str, partitions: Iterable[int], time_ms: int) -> dict[int, int]:
+        """See LogReaderEdge."""
+        self._broker.reach()
+        log = self._broker.log(topic)
+        return {one: next((record.offset for record in log[one].records if record.time_ms >= time_ms), log[one].end) for one in partitions}
+
     def read(self, topic: str, offsets: Mapping[int, int]) -> Iterator[Record]:
         """See LogReaderEdge."""
         marks = self.watermarks(topic, offsets)

@@ -36,6 +36,7 @@ COMMANDS = {
     "topics": Place("tasktrail.topics", "topics", "The fleet's topics in Kafka: make them, show them."),
     "produce": Place("tasktrail.produce", "produce", "Ship this host's record to the fleet's Kafka."),
     "stream": Place("tasktrail.stream", "stream", "A worker of the fleet: out of Kafka, into the store."),
+    "replay": Place("tasktrail.replay", "replay", "Rows computed again from the log, after a fix."),
     "hosts": Place("tasktrail.hosts", "hosts", "Who reports, how far behind, what was lost, who claims whose name."),
     "keys": Place("tasktrail.keys", "keys", "Keys that hosts sign their batches with."),
     "demo": Place("tasktrail.demo", "demo", "All of it on a bundled recording; needs no root."),

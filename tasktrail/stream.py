@@ -65,7 +65,7 @@ def stream(
     if not address.is_address(settings.store):
         raise BadInput(f"the fleet's store is a server, not the directory {settings.store}", "give --store clickhouse://user@host/database")
     writer = address.parse(settings.store, os.environ)
-    refuse = _refusing(settings)
+    refuse = refusing(settings)
     place = layout.make(Path(settings.state_dir))
     cluster = cluster_of(settings)
     reader = LogReader(cluster)
@@ -93,7 +93,7 @@ def stream(
     os._exit(code)
 
 
-def _refusing(settings: Settings) -> Callable[[Message], str]:
+def refusing(settings: Settings) -> Callable[[Message], str]:
     """Why a message is not taken: with a master key, also when it is not signed by its host."""
     if not settings.sign_master_file:
         return accept

@@ -177,6 +177,14 @@ def test_reading_starts_where_it_is_asked_to_and_ends_where_the_log_ended(broker
     assert list(broker.reader.read(topic, {})) == []
 
 
+def test_what_arrived_since_a_time_is_found(broker: Broker, topic: str) -> None:
+    fill(broker, topic, {b"key": [b"a", b"b"]})
+    number = memory.partition_of(b"key", PARTITIONS)
+    first, _ = broker.reader.read(topic, {number: 0})
+    assert broker.reader.offsets_at(topic, [number], first.time_ms) == {number: 0}
+    assert broker.reader.offsets_at(topic, [number], first.time_ms + 3_600_000) == {number: 2}, "nothing yet: the end"
+
+
 def test_an_offset_that_is_not_there_is_an_error_and_not_another_offset(broker: Broker, topic: str) -> None:
     fill(broker, topic, {b"key": [b"x"]})
     number = memory.partition_of(b"key", PARTITIONS)
