@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from schemas.errors import BadInput, TasktrailError, Unavailable
 from store import address, params, values
 from store.address import Address
-from store.server_errors import Unstorable, failure, sentence
+from store.server_errors import TooMuch, Unstorable, failure, sentence
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,11 @@ def test_messages_become_one_sentence() -> None:
         (60, False, BadInput),
         (159, False, BadInput),
         (241, False, BadInput),
+        (241, True, TooMuch),
         (202, False, Unavailable),
         (12345, False, BadInput),
         # What passes is tried again, and so is what nobody has thought of.
-        *((code, True, Unavailable) for code in (3, 159, 202, 209, 210, 236, 241, 242, 243, 252, 279, 319, 415, 999, 12345)),
+        *((code, True, Unavailable) for code in (3, 159, 202, 209, 210, 236, 242, 243, 252, 279, 319, 415, 999, 12345)),
         # What does not pass is not.
         *((code, True, BadInput) for code in (16, 47, 48, 60, 81, 115, 164, 194, 195, 452, 497, 516, 701)),
         # A row that no server takes is looked for.
