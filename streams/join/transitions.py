@@ -357,7 +357,8 @@ def exit_(state: HostState, record: Exit, position: int, rows: list[Row]) -> Non
     assert image is not None
     failed = 0
     if record.exec_id > image.exec_id:
-        if record.exec_id == image.exec_id + 1 and state.hull(image.sure_ns, state.now_ns) == NEVER:
+        # An exec that fails past the point of no return ends in a signal (fs/exec.c, bprm_execve); else its record was lost.
+        if record.status & 0x7F and record.exec_id == image.exec_id + 1 and state.hull(image.sure_ns, state.now_ns) == NEVER:
             failed = 1
         else:
             image = lost_exec(state, process, record.exec_id, record.time_ns, position, rows)

@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 
 from schemas.events import Mark, MarkRecord
-from schemas.rows import LossCause
+from schemas.rows import ImageKind, LossCause
 from streams.join import dump
 from tests.sim.channel import Log, batches, cut_everywhere, cut_nowhere, drop_batches, lay
 from tests.sim.host import CLONE_PARENT, SIGCHLD, Host
@@ -164,3 +164,23 @@ def test_what_comes_before_the_mark_of_attachment_neither_makes_a_loss_nor_short
         assert not again or (told[1][0] <= stopped_ns and stopped_ns - told[1][0] < 1_000_000 and told[1][1] == attached[1])
         lost = {row.tgid for row in store.images.values() if row.chain_lost}
         assert again or not lost, "nothing was lost"
+
+
+@pytest.mark.parametrize("status", [0, 3 << 8])
+def test_an_exec_that_the_kernel_skipped_is_not_told_as_one_that_failed(status: int) -> None:
+    host = Host(random.Random(3), pid_max=12)
+    reader, _ = host.fork(host.init)
+    host.exec(reader, comm=b"tasktrail")
+    host.start_recorder(reader)
+    child, _ = host.fork(host.init)
+    host.exec(child)
+    entries = host.boot.rings[-1].entries
+    del entries[-1]  # nothing counts it before the next clock mark
+    host.exit(child, status)
+    host.advance(1_000_000_000)
+    host.clock()
+    log = lay(host)
+    rows, _ = joined(flat(batches(log, cut_nowhere(log), random.Random(1))))
+    mine = [row for row in store_of(rows).images.values() if row.tgid == child.tgid]
+    assert [row.exec_failed for row in mine] == [0] * len(mine)
+    assert max(mine, key=lambda row: row.exec_id).kind == ImageKind.UNKNOWN, "what it ran last is not known"
