@@ -217,19 +217,32 @@ def missing(images: Iterable[Image], known: Mapping[UUID, object]) -> set[UUID]:
 
 
 ANCESTORS = f"""
-WHERE host_id IN ({{hosts:Array(UUID)}}) AND task_id IN ({{ids:Array(UUID)}})
-  AND start <= fromUnixTimestamp64Nano({{latest:Int64}}) {NEWEST}"""
-"""The rows of processes by their ids, on these hosts, none of which began after ``latest`` (nanoseconds)."""
+WHERE host_id = {{host:UUID}} AND task_id IN ({{ids:Array(UUID)}}) AND start <= fromUnixTimestamp64Nano({{latest:Int64}}) {NEWEST}"""
+"""The rows of processes of one host by their ids, none of which began after ``latest`` (nanoseconds)."""
 
 _IDS_AT_ONCE = 2000
 
 
 def fetch_ancestors(source: Source, shape: type[R], images: Sequence[Image]) -> dict[UUID, dict[int, R]]:
-    """The rows of the images' processes and of all their ancestors, also of those beyond the 64 that a row holds."""
+    """The rows of the images' processes and of all their ancestors, also of those beyond the 64 that a row holds.
+
+    Host by host: the rows of one lie together, and to look for the ids of many hosts among the rows of all would read nearly all.
+    """
+    by_host: dict[UUID, list[Image]] = {}
+    for image in images:
+        by_host.setdefault(image.host_id, []).append(image)
+    known: dict[UUID, dict[int, R]] = {}
+    for host_id, some in by_host.items():
+        known.update(_fetch_ancestors(source, shape, host_id, some))
+    return known
+
+
+def _fetch_ancestors(source: Source, shape: type[R], host_id: UUID, images: Sequence[Image]) -> dict[UUID, dict[int, R]]:
+    """The same for images of one host."""
     known: dict[UUID, dict[int, R]] = {}
     asked: set[UUID] = set()
     wanted = {image.task_id for image in images} | missing(images, {})
-    where = {"hosts": sorted({image.host_id for image in images}), "latest": max((image.start for image in images), default=0)}
+    where = {"host": host_id, "latest": max(image.start for image in images)}
     while wanted:
         asked |= wanted
         found: list[R] = []
