@@ -17,6 +17,7 @@ CREATE SETTINGS PROFILE OR REPLACE tasktrail_writer SETTINGS
     allow_ddl = 0;
 
 -- readonly forbids all that writes. Of its settings a reader may change those alone that say so, and within these bounds.
+-- All readers together leave memory for the writer, and what does not fit into theirs is refused rather than put on the disk.
 CREATE SETTINGS PROFILE OR REPLACE tasktrail_reader SETTINGS
     readonly = 1,
     allow_ddl = 0,
@@ -24,6 +25,11 @@ CREATE SETTINGS PROFILE OR REPLACE tasktrail_reader SETTINGS
     network_compression_method = 'lz4',
     max_execution_time = 60 MIN 1 MAX 60 CHANGEABLE_IN_READONLY,
     max_memory_usage = 4294967296 MIN 1 MAX 4294967296 CHANGEABLE_IN_READONLY,
+    max_memory_usage_for_user = 8589934592,
+    max_bytes_ratio_before_external_group_by = 0,
+    max_bytes_ratio_before_external_sort = 0,
+    max_bytes_ratio_before_external_distinct = 0,
+    max_bytes_ratio_before_external_join = 0,
     max_result_rows = 10000000,
     max_result_bytes = 1073741824,
     result_overflow_mode = 'throw',
