@@ -1,6 +1,5 @@
 """What a fault costs the fleet: how long nobody joins a killed worker's hosts, and how many rows are written a second time."""
 
-import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 from store.connection import Connection
 from tests.e2e.running import wait_until
 from tests.fleet.store_wire import StoreWire
-from tests.fleet.streaming import SESSION_S, Fleet, Known, known, message_of, running_parts, started_fleet
+from tests.fleet.streaming import SESSION_S, Fleet, Known, Worker, known, message_of, running_parts, started_fleet
 from tests.sim.channel import batches, cut_randomly
 from tests.sim.scenario import exact_log, flat
 
@@ -56,35 +55,40 @@ def written_twice(fleet: Fleet, sent: Known) -> tuple[int, int]:
     return int(rows), int(twice)
 
 
-def killed(fleet: Fleet, rng: random.Random) -> None:
+def busiest(fleet: Fleet) -> Worker:
+    """The worker that has joined most."""
+    return max((worker for worker in fleet.workers if worker.lives()), key=lambda worker: worker.number("worker_messages"))
+
+
+def killed(fleet: Fleet) -> None:
     """kill -9, and another one comes."""
-    rng.choice([worker for worker in fleet.workers if worker.lives()]).kill()
+    busiest(fleet).kill()
     fleet.start_worker()
 
 
-def stopped(fleet: Fleet, rng: random.Random) -> None:
+def stopped(fleet: Fleet) -> None:
     """SIGTERM, and another one comes."""
-    rng.choice([worker for worker in fleet.workers if worker.lives()]).stop(30)
+    busiest(fleet).stop(30)
     fleet.start_worker()
 
 
-def hung(fleet: Fleet, rng: random.Random) -> None:
+def hung(fleet: Fleet) -> None:
     """It hangs for longer than the session."""
-    worker = rng.choice([worker for worker in fleet.workers if worker.lives()])
+    worker = busiest(fleet)
     worker.freeze()
     time.sleep(1.5 * SESSION_S)
     worker.thaw()
 
 
-def added(fleet: Fleet, rng: random.Random) -> None:
+def added(fleet: Fleet) -> None:
     """One more comes."""
     fleet.start_worker()
 
 
 def duplicates() -> dict[str, float]:
     """Rows that are written a second time because of one fault under load; merges, which remove them, are held back."""
-    faults: dict[str, Callable[[Fleet, random.Random], None]] = {
-        "none": lambda *_: None,
+    faults: dict[str, Callable[[Fleet], None]] = {
+        "none": lambda _: None,
         "kill": killed,
         "stop": stopped,
         "hang": hung,
@@ -97,12 +101,11 @@ def duplicates() -> dict[str, float]:
             no_merges = ", ".join(f"max_bytes_to_merge_at_{which}_space_in_pool = 1" for which in ("max", "min"))
             writer.execute(f"ALTER TABLE images MODIFY SETTING {no_merges}")
         fleet.ready(fleet.start_worker(), fleet.start_worker())
-        rng = random.Random(1)
         for number, (name, fault) in enumerate(faults.items()):
             sent = known(9_100 + number)
             load = fleet.load(sent.messages, LOAD_S)
             time.sleep(LOAD_S / 3)
-            fault(fleet, rng)
+            fault(fleet)
             load.all_sent()
             fleet.caught_up()
             rows, found[f"twice_{name}"] = written_twice(fleet, sent)

@@ -1,16 +1,17 @@
-"""A wire before a ClickHouse that is cut when the server answers to data: what was sent is stored, and whoever sent it does not know."""
+"""A wire before a ClickHouse that is cut when the server says that an insert is done: its rows are stored, and nobody is told so."""
 
 import contextlib
 import select
 import socket
 import threading
 
-MUCH_BYTES = 1024
-"""More than any request without rows."""
+INSERT = b"INSERT INTO"
+END_OF_STREAM = b"\x05"
+"""The last packet of an answer (ClickHouse, Core/Protocol.h); that to an insert comes when all its rows are stored."""
 
 
 class StoreWire(threading.Thread):
-    """Carries connections to a port of 127.0.0.1. A test may set at any time: ``cuts``, how many answers to rows are still to be lost."""
+    """Carries connections to a port of 127.0.0.1. A test may set at any time: ``cuts``, how many answers to inserts are still lost."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
@@ -29,21 +30,22 @@ class StoreWire(threading.Thread):
 
     def _carry(self, near: socket.socket) -> None:
         with near, socket.create_connection(("127.0.0.1", self._to)) as far, contextlib.suppress(OSError):
-            unanswered = 0
+            inserting = False
             while True:
                 ready, _, _ = select.select([near, far], [], [])
                 if near in ready:
                     data = near.recv(1 << 16)
                     far.sendall(data)
-                    unanswered += len(data)
+                    inserting = inserting or INSERT in data
                     if not data:
                         return
                 if far in ready:
                     data = far.recv(1 << 16)
-                    if not data or (unanswered > MUCH_BYTES and self._to_be_cut()):
+                    done = inserting and data.endswith(END_OF_STREAM)
+                    if not data or (done and self._to_be_cut()):
                         return
                     near.sendall(data)
-                    unanswered = 0
+                    inserting = inserting and not done
 
     def _to_be_cut(self) -> bool:
         if self.cuts <= 0:
