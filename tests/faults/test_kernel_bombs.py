@@ -70,6 +70,12 @@ class Pair:
         self._witnessed += take_all(self._witness.recorder.ring)
         return Counter({kind: self._witnessed[kind] for kind in KINDS})
 
+    def wait(self, flood: "subprocess.Popen[bytes]") -> int:
+        """Take what comes to the witness until the flood has ended; gives its exit code."""
+        while flood.poll() is None:
+            self._look()
+        return flood.returncode
+
     def moment(self) -> Moment:
         """The next quiet moment."""
         ring = self.live.recorder.ring
@@ -150,7 +156,7 @@ def test_what_a_flood_takes_from_others_is_counted_by_kind(pair: Pair, programs:
             told = stack.enter_context(reading(pair.live, 10 if reader == "capped" else None))
         flood = subprocess.Popen([programs / "flood", kind, FLOOD_S])
         pids = quiet_work()
-        assert flood.wait() == 0
+        assert pair.wait(flood) == 0
         made = told() if told is not None else None
     last = pair.moment()
     consumed = made.kinds if made is not None else Counter[int]()
