@@ -54,10 +54,10 @@ class Cluster:
         """Put a batch where its host's batches go."""
         self.put(str(batch.host_id).encode(), encode_batch(batch))
 
-    def put(self, key: bytes, value: bytes) -> None:
+    def put(self, key: bytes, value: bytes, headers: dict[str, bytes] | None = None) -> None:
         """Put a message where that key's messages go."""
         messages = self.log.setdefault(sum(key) % self.partitions, [])
-        messages.append(Message(len(messages), key, value, {}))
+        messages.append(Message(len(messages), key, value, headers or {}))
 
 
 class Storing:

@@ -1,5 +1,6 @@
 """Several machines under one host_id: each gets the rows that it would get alone, and the clash is told."""
 
+import asyncio
 import copy
 import random
 from collections.abc import Iterable
@@ -13,9 +14,11 @@ from schemas.rows import HostRow, ImageRow, LossCause, LossRow, Row
 from streams.fleet.claims import dump_claims, load_claims
 from streams.fleet.partition import Message, Partition, SavedHost
 from tests.sim.channel import batches, cut_everywhere, cut_randomly, lay
+from tests.sim.cluster import Cluster
 from tests.sim.life import Life
 from tests.sim.oracle import store_of
 from tests.sim.scenario import exact_log, flat, joined, seeds, told
+from tests.sim.test_fleet import run
 from tests.sim.test_sim import unequal
 
 HOST_ID = UUID(int=77)
@@ -86,7 +89,7 @@ def alone(log: Iterable[Batch], host_id: UUID) -> list[Row]:
 
 
 def check(rows: list[Row], logs: list[list[Batch]]) -> None:
-    """Each log's rows are under a host_id of their own, as if it were alone; a clash is told of each, and hosts says who they are."""
+    """Each log's rows are under a host_id of their own, as if it were alone; a clash is told of each."""
     found = by_host(rows)
     assert len(found) == len(logs) and HOST_ID in found
     left = list(logs)
@@ -96,6 +99,11 @@ def check(rows: list[Row], logs: list[list[Batch]]) -> None:
         left = [log for log in left if log is not fits[0]]
     assert clashes(rows) == set(found)
     assert all(row.seen for row in rows), "a row of 1970 would be expired"
+
+
+def check_reports(rows: list[Row]) -> None:
+    """Table hosts says of each machine who it is and whom it claims to be."""
+    found = by_host(rows)
     reports = {row.host_id: row for row in rows if isinstance(row, HostRow)}
     assert set(reports) == set(found) and {row.claims for row in reports.values()} == {HOST_ID}
 
@@ -107,7 +115,25 @@ def test_cloned_machines_are_told_apart_by_what_they_are(seed: int) -> None:
         logs = [flat(batches(log, cut_randomly(log, rng), rng)) for log, rng in (exact_log(100 * seed + number) for number in range(3))]
         machines = [Machine(b"machine %d" % number, rng.randbytes(8)) for number in range(3)]
         messages = [machine.messages(log) for machine, log in zip(machines, logs, strict=True)]
-        check(taken(interleaved(rng, *messages), rng), logs)
+        rows = taken(interleaved(rng, *messages), rng)
+        check(rows, logs)
+        check_reports(rows)
+
+
+def test_machines_stay_apart_though_workers_are_killed() -> None:
+    killed = 0
+    for seed in seeds(0.15):
+        with told(seed):
+            rng = random.Random(seed)
+            logs = [flat(batches(log, cut_randomly(log, rng), rng)) for log, rng in (exact_log(100 * seed + number) for number in range(3))]
+            machines = [Machine(b"machine %d" % number, rng.randbytes(8)) for number in range(3)]
+            cluster = Cluster(partitions=2)
+            for value, headers in interleaved(rng, *(machine.messages(log) for machine, log in zip(machines, logs, strict=True))):
+                cluster.put(KEY, value, headers)
+            asyncio.run(run(cluster, rng, deadly=True))
+            killed += sum(member.dead for member in cluster.members)
+            check(cluster.rows, logs)
+    assert killed
 
 
 def copied(seed: int, size: int) -> tuple[list[Batch], list[Batch], list[Batch]]:
@@ -139,7 +165,9 @@ def test_copies_of_a_running_machine_are_told_apart_by_what_they_send(seed: int)
         messages = before + interleaved(rng, *logs)
         # Whose first message comes first goes on with what was common; the other begins anew.
         goes_on = messages[len(before)] == logs[0][0]
-        check(taken(messages, rng), [common + one, other] if goes_on else [common + other, one])
+        rows = taken(messages, rng)
+        check(rows, [common + one, other] if goes_on else [common + other, one])
+        check_reports(rows)
 
 
 def test_a_producer_that_starts_again_is_the_same_machine() -> None:
