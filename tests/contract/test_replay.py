@@ -1,6 +1,7 @@
 """The log joined again over what a faulty join had stored."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 import pytest
 
@@ -64,6 +65,14 @@ def fleet(store: Store) -> Iterator[Fleet]:
     migrate.apply(store.addresses["writer"])
 
 
+def killed(fleet: Fleet, messages: int) -> None:
+    """A replay that ends after so many messages, their rows stored."""
+    work = Replay(fleet.reader, Memory(lambda: Connection(fleet.store.addresses["writer"])), accept, 1)
+    for rows in islice(work.rows(range(3), fleet.begin_ms, fleet.broker.time_ms), messages):
+        if rows:
+            fleet.store.write(rows)
+
+
 def spoiled(it: World) -> list[ImageRow]:
     """Rows as a join might have made them that did not know arguments."""
     return [row._replace(argv=(b"wrong",)) for row in it.store.images.values()]
@@ -76,6 +85,7 @@ def test_what_was_stored_wrongly_is_put_right(fleet: Fleet, seed: int) -> None:
     fleet.produce(it)
     fleet.store.write(spoiled(it))
     assert fleet.images(it) != good
+    killed(fleet, len(it.batches) // 2)
     work = fleet.replay(fleet.begin_ms, 1)
     assert work.done.messages == len(it.batches) and not work.done.refused
     assert fleet.images(it) == good
