@@ -58,11 +58,16 @@ def _exact(value: object) -> object:
     return value
 
 
-def _reachable(state: HostState) -> tuple[dict[Process, int], dict[Image, int]]:
+def _still_due(state: HostState) -> list[tuple[int, Image]]:
+    """What waits and will be written. Those that ended or were folded meanwhile only hold a place; in a storm they are nearly all."""
+    return [(due_ns, image) for due_ns, image in state.waiting if image.due_ns == due_ns and image.process and image.process.image is image]
+
+
+def _reachable(state: HostState, waiting: list[tuple[int, Image]]) -> tuple[dict[Process, int], dict[Image, int]]:
     """Number of each process and image that the state holds, directly or through others."""
     processes: dict[Process, int] = {}
     images: dict[Image, int] = {}
-    todo: list[Process | Image | None] = [*state.living.values(), *(image for _, image in state.waiting), *state.ended_meanwhile.values()]
+    todo: list[Process | Image | None] = [*state.living.values(), *(image for _, image in waiting), *state.ended_meanwhile.values()]
     todo.reverse()
     while todo:
         each = todo.pop()
@@ -77,7 +82,8 @@ def _reachable(state: HostState) -> tuple[dict[Process, int], dict[Image, int]]:
 
 def dump(state: HostState) -> bytes:
     """The state as bytes."""
-    processes, images = _reachable(state)
+    waiting = _still_due(state)
+    processes, images = _reachable(state, waiting)
     saved: dict[str, object] = {
         "version": VERSION,
         "host_id": str(state.host_id),
@@ -95,7 +101,7 @@ def dump(state: HostState) -> bytes:
         "snapshots": [[number, arrived, parts, _text(body)] for number, (arrived, parts, body) in state.snapshots.items()],
         "users": [[uid, _text(name)] for uid, name in state.users.items()],
         "living": [processes[process] for process in state.living.values()],
-        "waiting": [[due_ns, images[image]] for due_ns, image in state.waiting],
+        "waiting": [[due_ns, images[image]] for due_ns, image in waiting],
         "ended_meanwhile": [[*key, images[image]] for key, image in state.ended_meanwhile.items()],
         "processes": [_process_values(process, processes, images) for process in processes],
         "images": [_image_values(image, processes, images) for image in images],
@@ -129,14 +135,14 @@ def _process(state: HostState, values: list[Any]) -> Process:
     )  # fmt: skip
 
 
-_NOT_USED = 0
+_NOT_USED, _NO_FLAG = 0, False
 """Where an earlier program saved something that nothing needs."""
 
 
 def _image_values(image: Image, processes: dict[Process, int], images: dict[Image, int]) -> list[object]:
     return [
         image.exec_id, image.kind, image.own, image.tgid, image.begin_ns, image.begin_wall_ns, image.ring_id, image.position, image.epoch,
-        _NOT_USED, image.touched_ns, image.touched_wall_ns, image.sure_ns, image.had_child, image.version, image.due_ns > 0, image.before,
+        _NOT_USED, image.touched_ns, image.touched_wall_ns, image.sure_ns, image.had_child, image.version, _NO_FLAG, image.before,
         _NOT_USED, image.end_parent_tgid, _text(image.comm), _text(image.renamed), _plain(image.facts), image.lost, image.end_lost,
         image.end, processes[image.process] if image.process else -1, images[image.base] if image.base else -1,
     ]  # fmt: skip
