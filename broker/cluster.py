@@ -1,11 +1,14 @@
 """Which Kafka, and how one proves who one is: texts from settings into a checked value, and that into librdkafka's options. Pure."""
 
+import re
 from dataclasses import dataclass
 
 from schemas.errors import BadInput
 
 PORT_DEFAULT = 9092
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{0,100}")
+"""Kafka's own rule for names of topics, of which ours are short (org.apache.kafka.common.internals.Topic: 249 signs)."""
 SYSTEM_CA = "system"
 """In place of a file: the certificates that the distribution trusts."""
 
@@ -20,6 +23,7 @@ class Cluster:
     mechanism  SASL mechanism, one of MECHANISMS, or empty
     user       name for SASL
     password   for SASL
+    prefix     what our topics and groups begin with there, where one Kafka serves several fleets
     """
 
     servers: tuple[tuple[str, int], ...]
@@ -29,6 +33,7 @@ class Cluster:
     mechanism: str = ""
     user: str = ""
     password: str = ""
+    prefix: str = ""
 
     def __repr__(self) -> str:
         """Without the password, since values like this end in messages."""
@@ -43,6 +48,10 @@ class Cluster:
     def protocol(self) -> str:
         """Kafka's name for how the connection is made."""
         return ("SASL_" if self.mechanism else "") + ("SSL" if self.ca else "PLAINTEXT")
+
+    def ours(self, name: str) -> str:
+        """What the brokers call a topic or group of ours."""
+        return self.prefix + name
 
     def options(self) -> dict[str, str | int | float | bool]:
         """librdkafka's options for this cluster."""
@@ -74,7 +83,16 @@ def parse_servers(text: str) -> tuple[tuple[str, int], ...]:
     return tuple(found)
 
 
-def cluster(servers: str, ca: str = "", cert: str = "", key: str = "", mechanism: str = "", user: str = "", password: str = "") -> Cluster:
+def cluster(
+    servers: str,
+    ca: str = "",
+    cert: str = "",
+    key: str = "",
+    mechanism: str = "",
+    user: str = "",
+    password: str = "",
+    prefix: str = "",
+) -> Cluster:
     """The cluster that these texts name, checked as a whole. Raises BadInput.
 
     ``user`` alone means SCRAM-SHA-512. PLAIN sends the password as it is, so it wants an encrypted connection.
@@ -93,4 +111,6 @@ def cluster(servers: str, ca: str = "", cert: str = "", key: str = "", mechanism
             raise BadInput("PLAIN would send Kafka's password unencrypted", f"give a CA file or {SYSTEM_CA!r}, or use SCRAM-SHA-512")
     elif password:
         raise BadInput("a password for Kafka is given, but no user", "give the user too")
-    return Cluster(parse_servers(servers), ca, cert, key, mechanism, user, password)
+    if not _PREFIX.fullmatch(prefix):
+        raise BadInput(f"{prefix!r} cannot stand before a topic's name", "use up to 100 letters, digits, points, _ and -")
+    return Cluster(parse_servers(servers), ca, cert, key, mechanism, user, password, prefix)

@@ -108,6 +108,7 @@ class Sender:
         except kafka.KafkaException as failure:
             raise told(f"settings for Kafka at {cluster.bootstrap}", _error_of(failure)) from None
         self._where = f"Kafka at {cluster.bootstrap}"
+        self._ours = cluster.ours
 
     def _on_error(self, error: kafka.KafkaError) -> None:
         if self.trouble and error.code() == kafka.KafkaError._ALL_BROKERS_DOWN:
@@ -119,7 +120,7 @@ class Sender:
     def partitions(self, topic: str, timeout_s: float) -> int:
         """See SenderEdge."""
         try:
-            found = self._producer.list_topics(timeout=timeout_s).topics.get(topic)
+            found = self._producer.list_topics(timeout=timeout_s).topics.get(self._ours(topic))
         except kafka.KafkaException as failure:
             self.trouble = ""
             self.poll(0)  # why, is told there
@@ -137,7 +138,7 @@ class Sender:
         on_done: Done | None = None,
     ) -> bool:
         """See SenderEdge."""
-        number = -1 if partition is None else partition
+        topic, number = self._ours(topic), -1 if partition is None else partition
         self._sent += 1
         callback = partial(self._done, self._sent, topic)
         try:
@@ -225,7 +226,7 @@ class LogReader:
         options: dict[str, object] = {
             **self._cluster.options(),
             "client.id": "tasktrail",
-            "group.id": group,
+            "group.id": self._cluster.ours(group),
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
@@ -244,6 +245,7 @@ class LogReader:
 
     def partitions(self, topic: str) -> int:
         """See LogReaderEdge."""
+        topic = self._cluster.ours(topic)
         try:
             found = self._consumer().list_topics(topic, timeout=self._answer_s).topics[topic]
         except kafka.KafkaException as failure:
@@ -254,7 +256,7 @@ class LogReader:
 
     def watermarks(self, topic: str, partitions: Iterable[int]) -> dict[int, Watermarks]:
         """See LogReaderEdge."""
-        consumer, found = self._consumer(), {}
+        consumer, found, topic = self._consumer(), {}, self._cluster.ours(topic)
         for number in partitions:
             try:
                 marks = consumer.get_watermark_offsets(kafka.TopicPartition(topic, number), timeout=self._answer_s)
@@ -267,7 +269,7 @@ class LogReader:
 
     def committed(self, group: str, topic: str, partitions: Iterable[int]) -> dict[int, int | None]:
         """See LogReaderEdge."""
-        wanted = [kafka.TopicPartition(topic, number) for number in partitions]
+        wanted = [kafka.TopicPartition(self._cluster.ours(topic), number) for number in partitions]
         try:
             found = self._consumer(group).committed(wanted, timeout=self._answer_s)
         except kafka.KafkaException as failure:
@@ -280,7 +282,7 @@ class LogReader:
     def offsets_at(self, topic: str, partitions: Iterable[int], time_ms: int) -> dict[int, int]:
         """See LogReaderEdge."""
         wanted = list(partitions)
-        asked = [kafka.TopicPartition(topic, number, time_ms) for number in wanted]
+        asked = [kafka.TopicPartition(self._cluster.ours(topic), number, time_ms) for number in wanted]
         try:
             found = self._consumer().offsets_for_times(asked, timeout=self._answer_s)
         except kafka.KafkaException as failure:
@@ -300,7 +302,7 @@ class LogReader:
             return
         consumer = self._make("tasktrail-reader")
         try:
-            consumer.assign([kafka.TopicPartition(topic, number, offsets[number]) for number in unread])
+            consumer.assign([kafka.TopicPartition(self._cluster.ours(topic), number, offsets[number]) for number in unread])
             yield from self._consume(consumer, topic, unread)
         finally:
             consumer.close()
@@ -358,6 +360,7 @@ class Admin:
         self._kinds = admin
         self._new_topic = NewTopic
         self._answer_s = answer_s
+        self._ours = cluster.ours
         self._where = f"Kafka at {cluster.bootstrap}"
         try:
             options: dict[str, object] = {**cluster.options(), "log_level": QUIET, "error_cb": _ignored}
@@ -367,12 +370,13 @@ class Admin:
 
     def create_topics(self, topics: Iterable[Topic], replication: int) -> list[str]:
         """See AdminEdge."""
-        wanted = [self._new_topic(one.name, one.partitions, replication, config=one.configuration) for one in topics]
+        wanted = {self._ours(one.name): one for one in topics}
+        asked = [self._new_topic(name, one.partitions, replication, config=one.configuration) for name, one in wanted.items()]
         made = []
-        for name, future in self._client.create_topics(wanted, request_timeout=self._answer_s).items():
+        for name, future in self._client.create_topics(asked, request_timeout=self._answer_s).items():
             try:
                 future.result()
-                made.append(name)
+                made.append(wanted[name].name)
             except kafka.KafkaException as failure:
                 if _error_of(failure).code() != kafka.KafkaError.TOPIC_ALREADY_EXISTS:
                     raise told(f"topic {name} at {self._where}", _error_of(failure)) from None
@@ -383,13 +387,13 @@ class Admin:
         kinds, found = self._kinds, {}
         try:
             there = self._client.list_topics(timeout=self._answer_s).topics
-            wanted = [name for name in names if name in there]
-            asked = {name: kinds.ConfigResource(kinds.ConfigResource.Type.TOPIC, name) for name in wanted}
+            wanted = [name for name in names if self._ours(name) in there]
+            asked = {name: kinds.ConfigResource(kinds.ConfigResource.Type.TOPIC, self._ours(name)) for name in wanted}
             answers = self._client.describe_configs(list(asked.values()), request_timeout=self._answer_s) if asked else {}
             for name, resource in asked.items():
                 entries = answers[resource].result().values()
                 own = {one.name: one.value for one in entries if one.source == kinds.ConfigSource.DYNAMIC_TOPIC_CONFIG.value}
-                partitions = there[name].partitions
+                partitions = there[self._ours(name)].partitions
                 found[name] = TopicFound(name, len(partitions), min(len(one.replicas) for one in partitions.values()), own)
         except kafka.KafkaException as failure:
             raise told(self._where, _error_of(failure)) from None

@@ -37,4 +37,4 @@ def cluster_of(settings: Settings) -> Cluster:
             problem = failure.strerror if isinstance(failure, OSError) else "it is not UTF-8"
             raise BadInput(f"Kafka's password file {settings.kafka_password_file} cannot be read: {problem}", "mend the setting") from None
     make = functools.partial(cluster, settings.kafka, settings.kafka_ca, settings.kafka_cert, settings.kafka_key)
-    return make(settings.kafka_mechanism, settings.kafka_user, password)
+    return make(settings.kafka_mechanism, settings.kafka_user, password, settings.kafka_prefix)

@@ -44,6 +44,7 @@ class Settings:
     kafka_user      name for SASL, and
     kafka_password_file  file with the password
     kafka_mechanism SASL mechanism: SCRAM-SHA-512 if none is given, SCRAM-SHA-256, or PLAIN, which wants kafka_ca
+    kafka_prefix    what our topics and groups begin with there, such as "web.", where one Kafka serves several fleets
     spool_bytes     disk that `produce` may take while Kafka is away; beyond, the oldest is thrown away and told as a loss
     spool_sync      "always": what is in the spool outlives a power cut; "never": only a kill
     sign_key_file   file with this host's key: batches are signed with it (`tasktrail keys`)
@@ -69,6 +70,7 @@ class Settings:
     kafka_user: str = ""
     kafka_password_file: str = ""
     kafka_mechanism: str = ""
+    kafka_prefix: str = ""
     spool_bytes: int = 1 << 30
     spool_sync: str = "always"
     sign_key_file: str = ""

@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from broker.cluster import Cluster
 from broker.connection import Admin
 from broker.edges import TopicFound
 from schemas import topics as wanted
@@ -24,8 +25,8 @@ def topics() -> None:
     """
 
 
-def _admin(kafka: str | None, config_file: str | None) -> Admin:
-    return Admin(cluster_of(read_settings({"kafka": kafka}, file=config_file).settings))
+def _cluster(kafka: str | None, config_file: str | None) -> Cluster:
+    return cluster_of(read_settings({"kafka": kafka}, file=config_file).settings)
 
 
 @topics.command()
@@ -60,10 +61,11 @@ def create(kafka: str | None, config_file: str | None, partitions: int, retentio
       tasktrail topics create --kafka k1:9092,k2:9092
       tasktrail topics create --kafka localhost:9092 --replication 1 --partitions 8
     """
-    admin, chosen = _admin(kafka, config_file), wanted.topics(partitions, retention_hours, replication)
+    cluster, chosen = _cluster(kafka, config_file), wanted.topics(partitions, retention_hours, replication)
+    admin = Admin(cluster)
     made = admin.create_topics(chosen, replication)
     for name in made:
-        click.echo(f"tasktrail: made topic {name}", err=True)
+        click.echo(f"tasktrail: made topic {cluster.ours(name)}", err=True)
     old = [topic for topic in chosen if topic.name not in made]
     found = admin.describe([topic.name for topic in old])
     wrong = [text for topic in old if topic.name in found for text in differences(topic, found[topic.name])]
@@ -98,13 +100,18 @@ def show(kafka: str | None, config_file: str | None) -> None:
       tasktrail topics show --kafka k1:9092
       tasktrail topics show --kafka k1:9092 | jq -c '[.topic, .partitions]'
     """
-    names = [topic.name for topic in wanted.topics()]
-    found = _admin(kafka, config_file).describe(names)
+    names, cluster = [topic.name for topic in wanted.topics()], _cluster(kafka, config_file)
+    found = Admin(cluster).describe(names)
     for name in names:
         if name in found:
             one = found[name]
-            told = {"topic": name, "partitions": one.partitions, "replication": one.replication, "configuration": one.configuration}
+            told = {
+                "topic": cluster.ours(name),
+                "partitions": one.partitions,
+                "replication": one.replication,
+                "configuration": one.configuration,
+            }
             sys.stdout.write(json.dumps(told, sort_keys=True) + "\n")
-    missing = [name for name in names if name not in found]
+    missing = [cluster.ours(name) for name in names if name not in found]
     if missing:
         raise Unavailable(f"Kafka has no topic {', '.join(missing)}", "make it by `tasktrail topics create`")

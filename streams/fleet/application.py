@@ -59,9 +59,10 @@ class Application:
         self._say = say
         self._ends = ends
         self._worker: Worker | None = None
-        self._app = faust.App(group.name, **_options(group))
+        self._events = group.cluster.ours(topics.EVENTS)
+        self._app = faust.App(group.cluster.ours(group.name), **_options(group))
         self._topic = self._app.topic(
-            topics.EVENTS,
+            self._events,
             key_type=bytes,
             value_type=bytes,
             key_serializer="raw",
@@ -81,16 +82,16 @@ class Application:
     async def commit(self, offsets: dict[int, int]) -> bool:
         """Commit; False when this worker is no member any more."""
         consumer: Any = self._app.consumer
-        return bool(await consumer._commit({TP(topics.EVENTS, number): at for number, at in offsets.items()}))
+        return bool(await consumer._commit({TP(self._events, number): at for number, at in offsets.items()}))
 
     async def seek(self, partition: int, offset: int) -> None:
         """Read the partition from there on."""
-        await self._app.consumer.seek_wait({TP(topics.EVENTS, partition): offset})
+        await self._app.consumer.seek_wait({TP(self._events, partition): offset})
 
     # -- what Faust tells --
 
     async def _assigned(self, app: Any, assigned: set[TP], **kwargs: Any) -> None:
-        numbers = {tp.partition for tp in assigned if tp.topic == topics.EVENTS}
+        numbers = {tp.partition for tp in assigned if tp.topic == self._events}
         self.worker.assigned(numbers, self._app.consumer_generation_id)
 
     async def _revoked(self, app: Any, revoked: set[TP], **kwargs: Any) -> None:

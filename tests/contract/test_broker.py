@@ -1,18 +1,15 @@
 """What every broker promises: the one in memory, that unit tests run on, and a real Kafka."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
 
 from broker import connection, memory
-from broker.cluster import Cluster, cluster
+from broker.cluster import Cluster
 from broker.edges import AdminEdge, LogReaderEdge, Record, SenderEdge
-from deploy.local.kafka import Kafka
 from schemas.errors import BadInput, TasktrailError, Unavailable
 from schemas.topics import Topic, topics
 from tests.fleet.kafka_for_tests import own, started_kafka
@@ -163,8 +160,8 @@ def commit_for_test(cluster: Cluster, group: str, topic: str, partition: int, of
     """Commit as a consumer of the group does."""
     import confluent_kafka
 
-    consumer = confluent_kafka.Consumer({**cluster.options(), "group.id": group})
-    consumer.commit(offsets=[confluent_kafka.TopicPartition(topic, partition, offset)], asynchronous=False)
+    consumer = confluent_kafka.Consumer({**cluster.options(), "group.id": cluster.ours(group)})
+    consumer.commit(offsets=[confluent_kafka.TopicPartition(cluster.ours(topic), partition, offset)], asynchronous=False)
     consumer.close()
 
 
@@ -221,28 +218,50 @@ def test_a_state_of_many_megabytes_passes(broker: Broker) -> None:
     sender.close()
 
 
-def test_where_one_message_is_refused_none_behind_it_is_taken() -> None:
-    """On a real Kafka alone: a broker that refuses a message would take the next one, and the order would be lost."""
-    with Kafka(Path(tempfile.mkdtemp(prefix="tasktrail-kafka-"))) as kafka:
-        real = cluster(kafka.address)
-        wanted = topics(1, 1, 1)[0]
-        small = wanted._replace(configuration=wanted.configuration | {"max.message.bytes": "2000"})
-        connection.Admin(real).create_topics([small], 1)
-        sender, told = connection.Sender(real, gapless=True), Told()
-        assert sender.send(small.name, b"key", b"first", on_done=told)
-        assert sender.flush(WAIT_S) == 0
-        for value in (os.urandom(5_000), b"behind"):
-            assert sender.send(small.name, b"key", value, on_done=told)
-        assert sender.flush(WAIT_S) == 0
-        assert sender.broken and told.errors[0] is None and None not in told.errors[1:]
-        with pytest.raises(Unavailable):
-            sender.send(small.name, b"key", b"later")
-        assert sender.partitions(small.name, 10.0) == 1 and sender.partitions("nobody-made-this", 10.0) == 0
+@pytest.mark.parametrize("broker", ["kafka"], indirect=True)
+def test_two_fleets_on_one_kafka_do_not_see_each_other(broker: Broker) -> None:
+    """On a real Kafka alone, by what their topics and groups begin with."""
+    assert broker.real is not None
+    fleets = [replace(broker.real, prefix=f"{broker.real.prefix}{name}.") for name in ("one", "other")]
+    wanted = own(topics(PARTITIONS, 1, 1)[0])
+    for number, fleet in enumerate(fleets):
+        assert connection.Admin(fleet).describe([wanted.name]) == {}
+        assert connection.Admin(fleet).create_topics([wanted], 1) == [wanted.name]
+        sender, told = connection.Sender(fleet), Told()
+        assert sender.send(wanted.name, b"key", b"%d" % number, partition=0, on_done=told)
+        assert sender.flush(WAIT_S) == 0 and told.errors == [None]
+        commit_for_test(fleet, "group", wanted.name, 0, number)
+        assert sender.partitions(wanted.name, WAIT_S) == PARTITIONS
+        assert connection.Admin(fleet).describe([wanted.name])[wanted.name].partitions == PARTITIONS
         sender.close()
-        reader = connection.LogReader(real)
-        assert [one.value for one in reader.read(small.name, {0: 0})] == [b"first"]
+    assert broker.admin.describe([wanted.name]) == {}
+    for number, fleet in enumerate(fleets):
+        reader = connection.LogReader(fleet)
+        assert reader.partitions(wanted.name) == PARTITIONS and reader.offsets_at(wanted.name, [0], 0) == {0: 0}
+        assert [one.value for one in reader.read(wanted.name, {0: 0})] == [b"%d" % number]
+        assert reader.committed("group", wanted.name, [0]) == {0: number}
         reader.close()
-    shutil.rmtree(kafka.directory)
+
+
+@pytest.mark.parametrize("broker", ["kafka"], indirect=True)
+def test_where_one_message_is_refused_none_behind_it_is_taken(broker: Broker) -> None:
+    """On a real Kafka alone: a broker that refuses a message would take the next one, and the order would be lost."""
+    assert broker.real is not None
+    wanted = own(topics(1, 1, 1)[0])
+    small = wanted._replace(configuration=wanted.configuration | {"max.message.bytes": "2000"})
+    broker.admin.create_topics([small], 1)
+    sender, told = connection.Sender(broker.real, gapless=True), Told()
+    assert sender.send(small.name, b"key", b"first", on_done=told)
+    assert sender.flush(WAIT_S) == 0
+    for value in (os.urandom(5_000), b"behind"):
+        assert sender.send(small.name, b"key", value, on_done=told)
+    assert sender.flush(WAIT_S) == 0
+    assert sender.broken and told.errors[0] is None and None not in told.errors[1:]
+    with pytest.raises(Unavailable):
+        sender.send(small.name, b"key", b"later")
+    assert sender.partitions(small.name, 10.0) == 1 and sender.partitions("nobody-made-this", 10.0) == 0
+    sender.close()
+    assert [one.value for one in broker.reader.read(small.name, {0: 0})] == [b"first"]
 
 
 def test_a_cluster_that_is_not_there_is_unavailable_and_nothing_is_told_as_sent() -> None:

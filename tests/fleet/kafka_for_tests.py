@@ -1,28 +1,80 @@
-"""A Kafka for tests, and names of topics that no other test has."""
+"""A Kafka for tests, in which each test or module has topics and groups of its own, and what Kafka's administrators do to it."""
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from uuid import uuid4
 
+import confluent_kafka
 import pytest
+from confluent_kafka import admin
 
 from broker.cluster import Cluster, cluster
 from deploy.local.kafka import Kafka
 from schemas.topics import Topic
 
+VARIABLE = "TASKTRAIL_TEST_KAFKA"
+ANSWER_S = 30.0
 _numbers = itertools.count(1)
+
+
+def needs_its_own_kafka(why: str) -> None:
+    """Skips a test that cannot be run on somebody's Kafka."""
+    if os.environ.get(VARIABLE):
+        pytest.skip(f"{VARIABLE} names another Kafka, and this test {why}")
 
 
 @contextmanager
 def started_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The cluster that TASKTRAIL_TEST_KAFKA names, else one that is started here and killed at the end."""
-    named = os.environ.get("TASKTRAIL_TEST_KAFKA")
+    named = os.environ.get(VARIABLE)
     if named:
-        yield cluster(named)
+        with private(cluster(named)) as ours:
+            yield ours
         return
     with Kafka(tmp_path_factory.mktemp("kafka")) as kafka:
         yield cluster(kafka.address)
+
+
+@contextmanager
+def private(shared: Cluster) -> Iterator[Cluster]:
+    """The same with topics and groups that nobody else has; they are removed at the end."""
+    ours = replace(shared, prefix=f"{shared.prefix}test-{uuid4().hex[:12]}.")
+    try:
+        yield ours
+    finally:
+        client = _client(ours)
+        topics = [name for name in client.list_topics(timeout=ANSWER_S).topics if name.startswith(ours.prefix)]
+        waiting = list(client.delete_topics(topics, request_timeout=ANSWER_S).values()) if topics else []
+        groups = [one.group_id for one in client.list_consumer_groups(request_timeout=ANSWER_S).result().valid]
+        mine = [name for name in groups if name.startswith(ours.prefix)]
+        # A member that was killed is counted in until its session ends, so a group may have to stay: it has no topics any more.
+        gone = client.delete_consumer_groups(mine, request_timeout=ANSWER_S).values() if mine else []
+        for future in waiting:
+            future.result()
+        for future in gone:
+            future.exception()
+
+
+def _client(one: Cluster) -> admin.AdminClient:
+    return admin.AdminClient({**one.options(), "log_level": 2})  # type: ignore[dict-item]
+
+
+def delete_records(where: Cluster, topic: str, before: Mapping[int, int]) -> None:
+    """In each partition, throw away all messages before the offset."""
+    wanted = [confluent_kafka.TopicPartition(where.ours(topic), number, offset) for number, offset in before.items()]
+    for future in _client(where).delete_records(wanted, request_timeout=ANSWER_S).values():
+        future.result()
+
+
+def set_topic(where: Cluster, topic: str, name: str, value: str) -> None:
+    """Change a setting of a topic."""
+    entry = admin.ConfigEntry(name, value, incremental_operation=admin.AlterConfigOpType.SET)
+    resource = admin.ConfigResource(admin.ConfigResource.Type.TOPIC, where.ours(topic), incremental_configs=[entry])
+    for future in _client(where).incremental_alter_configs([resource], request_timeout=ANSWER_S).values():
+        future.result()
 
 
 def own(topic: Topic) -> Topic:

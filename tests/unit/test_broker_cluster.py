@@ -56,8 +56,10 @@ def test_a_user_means_scram() -> None:
         {"mechanism": "GSSAPI", "user": "web", "password": "x"},
         {"mechanism": "PLAIN", "user": "web", "password": "x"},
         {"mechanism": "SCRAM-SHA-256"},
+        {"prefix": "a b"},
+        {"prefix": "x" * 101},
     ],
 )
-def test_halves_are_refused(given: dict[str, str]) -> None:
+def test_halves_and_what_no_topic_can_be_called_are_refused(given: dict[str, str]) -> None:
     with pytest.raises(BadInput):
         cluster("k1", **given)
