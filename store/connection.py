@@ -7,8 +7,10 @@ stores: seconds, or 10**-scale seconds, since 1970 in UTC. The driver itself wou
 
 import logging
 import os
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate, chain
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from uuid import UUID
@@ -16,6 +18,7 @@ from uuid import UUID
 import clickhouse_driver
 from clickhouse_driver.columns import enumcolumn
 from clickhouse_driver.columns import service as driver_columns
+from clickhouse_driver.columns.arraycolumn import ArrayColumn
 from clickhouse_driver.columns.base import FormatColumn
 from clickhouse_driver.columns.enumcolumn import Enum8Column
 from clickhouse_driver.columns.uuidcolumn import UUIDColumn
@@ -240,15 +243,30 @@ class _RepeatedUUID(UUIDColumn):  # type: ignore[misc]
 
     def write_items(self, items: list[UUID], buf: Any) -> None:
         """Two 64-bit numbers each, the more significant one first. ``items`` holds the objects, so none takes another's id."""
-        packed: dict[int, bytes] = {}
-        parts = []
-        for item in items:
-            part = packed.get(id(item))
-            if part is None:
-                raw = item.bytes
-                part = packed[id(item)] = raw[7::-1] + raw[:7:-1]
-            parts.append(part)
-        buf.write(b"".join(parts))
+        packed = {}
+        for number, item in dict(zip(map(id, items), items, strict=True)).items():
+            raw = item.bytes
+            packed[number] = raw[7::-1] + raw[:7:-1]
+        buf.write(b"".join(map(packed.__getitem__, map(id, items))))
+
+
+class _FlatArray(ArrayColumn):  # type: ignore[misc]
+    """Array of plain values: where each ends, then all values as one column. The driver goes through them several times."""
+
+    def write_data(self, data: list[Sequence[Any]], buf: Any) -> None:
+        """Arrays of arrays, and of what may be NULL, are the driver's."""
+        if isinstance(self.nested_column, ArrayColumn) or self.nullable or self.nested_column.nullable:
+            super().write_data(data, buf)
+            return
+        buf.write(struct.pack(f"<{len(data)}Q", *accumulate(map(len, data))))
+        items = list(chain.from_iterable(data))
+        if items:
+            self.nested_column._write_data(items, buf)
+
+
+def _array(spec: str, column_of: Callable[[str], Any], options: dict[str, Any]) -> _FlatArray:
+    """The column for a type that begins with Array."""
+    return _FlatArray(column_of(spec.removeprefix("Array(").removesuffix(")")), **options)
 
 
 class _NumberedEnum8(Enum8Column):  # type: ignore[misc]
@@ -267,6 +285,7 @@ def _fit_driver() -> None:
     version is pinned, and the contract tests hold times to the nanosecond and every type to what the server reads.
     """
     driver_columns.create_datetime_column = _integer_time
+    driver_columns.create_array_column = _array
     driver_columns.column_by_type["UUID"] = _RepeatedUUID
     # What a block leaves out because nearly all values are false would come as the number 0, the others as bool.
     driver_columns.column_by_type["Bool"].null_value = False
