@@ -23,8 +23,12 @@ from streams.embedded import Embedded
 LOOK_S = 0.1
 STEP_S = 0.4
 """Longest time that a record waits in the ring while all is well; a row can be asked for within a second."""
+REST = 4
+"""After a step that took long, so many times its length is waited instead, up to REST_MAX_S: a storm makes few large inserts, for
+many small ones cost the host more, the server having to merge them."""
+REST_MAX_S = 1.0
 WATCH_S = 1.0
-FULL_ENOUGH = 8
+FULL_ENOUGH = 4
 """A ring this part full is emptied at once."""
 RETRY_MAX_S = 5.0
 COLLECT_STEPS = 50
@@ -61,7 +65,7 @@ class Runner:
         self._trouble = ""
         self._retry_s = 0.0
         self._retry_at = 0.0
-        self._stepped_at = self._watched_at = self._collected_at = 0.0
+        self._step_at = self._watched_at = self._collected_at = 0.0
         self._collected_steps = 0
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._rate = _Rate()
@@ -105,9 +109,10 @@ class Runner:
             busy = False
             ring = self._recorder.ring
             filled = (ring.producer() - ring.consumer()) * FULL_ENOUGH >= ring.size_bytes
-            if filled or now >= self._stepped_at + STEP_S:
-                self._stepped_at = now
+            if filled or now >= self._step_at:
                 busy = self._stream.step() and not self._stream.progress.drained
+                took_s = time.monotonic() - now
+                self._step_at = now + max(STEP_S, min(REST_MAX_S, REST * took_s))
             self._well()
             return busy
         except (Unavailable, OSError) as failure:
