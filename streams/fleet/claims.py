@@ -8,13 +8,16 @@ snapshot that is resumed twice, with boot, processes, ring and producer. Three f
   each other with their first messages;
 * a run that was followed by another one of the same machine does not come back with anything new.
 
+Where the log is read from its begin again, or was copied and appended to itself, old messages come back. They are known by their
+numbers and prints, or bring nothing that was not read. What may be such a repeat or a copy's message is not taken, and is told.
+
 The machine that was there first keeps the host_id; each other one gets a host_id of its own that follows from what it sends.
 """
 
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -59,7 +62,7 @@ class Claimant:
     session   its producer's latest run
     number    of that run's latest message
     prints    number → print of that run's messages, newest last
-    former    runs before
+    former    runs before, each with the number of its latest message, newest last
     told_ns   when it was reported last
     state     its join
     """
@@ -69,7 +72,7 @@ class Claimant:
     session: bytes = b""
     number: int = 0
     prints: dict[int, int] = field(default_factory=dict)
-    former: list[bytes] = field(default_factory=list)
+    former: dict[bytes, int] = field(default_factory=dict)
     told_ns: int = 0
     state: HostState = field(default_factory=HostState)
 
@@ -77,7 +80,9 @@ class Claimant:
         """A message of it came that is newer than all before."""
         self.machine = self.machine or sender.machine
         if sender.session != self.session:
-            self.former = [*self.former, self.session][-FORMER_MAX:] if self.session else []
+            if self.session:
+                self.former[self.session] = self.number
+                self.former = dict([*self.former.items()][-FORMER_MAX:])
             self.session = sender.session
             self.prints.clear()
         self.number = sender.number
@@ -126,12 +131,21 @@ class Claims:
             return self._within_run(running, sender, mark, batch)
         if former := [one for one in alike if sender.session in one.former]:
             # Brokers may have kept its last messages back until the next run's; they bring nothing new then.
-            return former[0] if former[0].has_read(batch) else self._another(sender, mark, batch)
-        next_run = alike if len(alike) == 1 else [one for one in alike if one.goes_on_with(batch)]
-        if not next_run:
+            if former[0].has_read(batch):
+                return former[0]
+            return None if 0 < sender.number <= former[0].former[sender.session] else self._another(sender, mark, batch)
+        return self._next_run(alike, sender, mark, batch)
+
+    def _next_run(self, alike: list[Claimant], sender: Sender, mark: int, batch: Batch) -> Claimant | None:
+        """Of a run that is not known: a machine that was there begins it, or another machine, or it is so old that it is forgotten."""
+        found = alike if len(alike) == 1 else [one for one in alike if one.goes_on_with(batch)]
+        if not found:
             return self._another(sender, mark, batch)
-        next_run[0].heard(sender, mark)
-        return next_run[0]
+        if batch.boot_id in found[0].state.past_boots:
+            return None  # no run begins in a boot that is over
+        if not found[0].has_read(batch):
+            found[0].heard(sender, mark)
+        return found[0]
 
     def _within_run(self, running: list[Claimant], sender: Sender, mark: int, batch: Batch) -> Claimant | None:
         """Of those that are in this run: more than one if its producer was copied while it ran."""
@@ -170,6 +184,7 @@ def dump_claims(claims: Claims) -> bytes:
         {
             "host_id": one.host_id.hex, "machine": one.machine.hex(), "session": one.session.hex(), "number": one.number,
             "prints": list(one.prints.items()), "former": [session.hex() for session in one.former], "told_ns": one.told_ns,
+            "ends": list(one.former.values()),
         }
         for one in claims.claimants
     ]  # fmt: skip
@@ -207,8 +222,9 @@ def _claimant(told: dict[str, Any], state: HostState) -> Claimant:
     prints = {int(number): int(mark) for number, mark in told["prints"]}
     if len(prints) > PRINTS_MAX or any(after <= before for before, after in pairwise(prints)):
         raise ValueError("numbers of messages out of order")
-    former: Iterable[str] = told["former"]
+    former = [bytes.fromhex(session) for session in told["former"]]
+    ends = [int(number) for number in told.get("ends", [0] * len(former))]  # states from before do not have it
     return Claimant(
         UUID(told["host_id"]), bytes.fromhex(told["machine"]), bytes.fromhex(told["session"]), int(told["number"]), prints,
-        [bytes.fromhex(session) for session in former][-FORMER_MAX:], int(told["told_ns"]), state,
+        dict([*zip(former, ends, strict=True)][-FORMER_MAX:]), int(told["told_ns"]), state,
     )  # fmt: skip

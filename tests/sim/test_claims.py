@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import itertools
 import random
 from collections.abc import Iterable
 from uuid import UUID
@@ -11,7 +12,7 @@ import pytest
 from schemas import topics
 from schemas.batch import Batch, encode_batch
 from schemas.rows import HostRow, ImageRow, LossCause, LossRow, Row
-from streams.fleet.claims import dump_claims, load_claims
+from streams.fleet.claims import FORMER_MAX, dump_claims, load_claims
 from streams.fleet.partition import Message, Partition, SavedHost
 from tests.sim.channel import batches, cut_everywhere, cut_randomly, lay
 from tests.sim.cluster import Cluster
@@ -180,6 +181,41 @@ def test_a_producer_that_starts_again_is_the_same_machine() -> None:
     rows = taken(messages, rng)
     assert not clashes(rows)
     assert not unequal(store_of(rows), store_of(alone(whole, HOST_ID)))
+
+
+def runs(seed: int, size: int) -> tuple[list[Batch], list[tuple[bytes, dict[str, bytes]]]]:
+    """A host that starts anew some times, and whose producer does so every now and then: its batches, and its messages."""
+    log, rng = exact_log(seed, size)
+    whole, messages, number = flat(batches(log, cut_everywhere(log), rng)), list[tuple[bytes, dict[str, bytes]]](), 0
+    for _, boot in itertools.groupby(whole, key=lambda batch: batch.boot_id):
+        left = list(boot)
+        while left:
+            number, stretch = number + 1, rng.choice((3, 30, 400))
+            messages += Machine(b"m", b"run %d" % number).messages(left[:stretch])
+            left = left[stretch:]
+    return whole, messages
+
+
+def test_a_log_that_is_appended_to_itself_changes_nothing_and_what_cannot_be_told_is_dead() -> None:
+    happened = {"boots": 0, "runs": 0, "dead": 0}
+    for seed in seeds(0.3):
+        with told(seed):
+            whole, messages = runs(seed, 300)
+            some = len(messages) * 9 // 10
+            partition, rows, dead = Partition(0), list[Row](), set[bytes]()
+            for offset, (value, headers) in enumerate([*messages[:some], *messages[:some], *messages]):
+                result = partition.take(Message(offset, KEY, value, headers, time_ns=(offset + 1) * 10**9))
+                assert not (result.reason and result.rows)
+                rows += result.rows
+                dead |= {value} if result.reason else set()
+                assert not result.reason or offset >= some
+            assert not clashes(rows)
+            assert not unequal(store_of(rows), store_of(alone(whole, HOST_ID)))
+            assert dead <= {value for value, _ in messages[:some]}, "what is dead was read before"
+            happened["boots"] += len({batch.boot_id for batch in whole}) > 1
+            happened["runs"] += len({headers[topics.SESSION] for _, headers in messages}) > FORMER_MAX
+            happened["dead"] += bool(dead)
+    assert all(happened.values()), happened
 
 
 def test_without_any_fact_a_run_that_comes_back_is_another_machine() -> None:
