@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from producers import host, locks, prerequisites, snapshot
+from producers import host, locks, prerequisites, snapshot, spares
 from producers.bpf import pins, probes, source, syscall
 from producers.bpf.btf import Btf
 from producers.bpf.pins import Field
@@ -146,7 +146,7 @@ def _layout_version(pin_dir: Path) -> int | None:
         version = pins.check_signature(fd, pin_dir)
     finally:
         os.close(fd)
-    ours = set(pins.ALL) | {pins.NEW + name for name in pins.ALL}
+    ours = {begin + name for name in (*pins.ALL, *pins.SPARES) for begin in ("", pins.NEW)}
     if version in (0, pins.LAYOUT_VERSION) and (strange := sorted(there - ours)):
         raise pins.foreign(pin_dir, strange[0])
     return version
@@ -182,11 +182,12 @@ def _create_maps(settings: source.Settings) -> dict[str, int]:
 
 
 class _Programs(NamedTuple):
-    """Loaded programs: descriptors by function name, their epoch, and why they do not read directly (empty if they do)."""
+    """Loaded programs: descriptors by function name, their epoch, why they do not read directly (empty if they do), and spare copies."""
 
     descriptors: dict[str, int]
     epoch: int
     refusal: str
+    spare: spares.Spares | None = None
 
 
 def _load_programs(program: source.Program, maps: dict[str, int]) -> _Programs:
@@ -199,9 +200,10 @@ def _load_programs(program: source.Program, maps: dict[str, int]) -> _Programs:
     }
     descriptors = {f"{name.upper()}_FD": fd for name, fd in maps.items()} | work
     functions = probes.load(source.with_maps(program, descriptors, epoch), program.types)
+    spare = spares.load(program, descriptors, epoch, direct=not functions.refusal) if program.spare else None
     for fd in work.values():
         os.close(fd)
-    return _Programs(functions.descriptors, epoch, functions.refusal)
+    return _Programs(functions.descriptors, epoch, functions.refusal, spare)
 
 
 def _attach(programs: _Programs, pinned: Callable[[str, int], None]) -> None:
@@ -211,6 +213,8 @@ def _attach(programs: _Programs, pinned: Callable[[str, int], None]) -> None:
         pinned(pins.PROGRAMS[short], programs.descriptors[function])
         pinned(pins.LINKS[short], link)
         os.close(link)
+    if programs.spare:
+        spares.attach(programs.spare, pinned)
     iterator = syscall.link_iterator(programs.descriptors[probes.ITERATOR])
     pinned(pins.SEEN, iterator)
     os.close(iterator)
@@ -229,7 +233,7 @@ def _load_new(pin_dir: Path, settings: Settings, program: source.Program) -> Loa
         if name != pins.META:
             syscall.pin(fd, pin_dir / name)
     programs = _load_programs(program, maps)
-    _describe(meta, settings, program, programs.epoch)
+    _describe(meta, settings, program, programs)
     mark = programs.descriptors[probes.MARK]
     _mark(mark, events.Mark.CLOCK, *host.now())
     _attach(programs, lambda name, fd: syscall.pin(fd, pin_dir / name))
@@ -254,7 +258,8 @@ def _take_over(pin_dir: Path, settings: Settings, program: source.Program, meta:
         problem = f"the recorder in {pin_dir} lacks its pin {lacking[0]}"
         raise Unavailable(problem, "if a reader runs it will put it back; else run `tasktrail record unload` and `tasktrail record load`")
     attached = all(name in there for name in pins.LINKS.values()) and not meta.read(Field.GAP)
-    if attached and {pins.MARK, pins.SEEN, *pins.PROGRAMS.values()} <= there and meta.read(Field.SOURCE) == program.hash:
+    wanted = {pins.MARK, pins.SEEN, *pins.PROGRAMS.values(), *(pins.SPARES if program.spare else ())}
+    if attached and wanted <= there and meta.read(Field.SOURCE) == program.hash:
         return Loaded(Outcome.UNCHANGED, meta.read(Field.RING_ID), meta.read(Field.EPOCH))
     maps = {name: pins.open_object(pin_dir, name) for name in pins.MAPS}
     if not attached:
@@ -270,24 +275,32 @@ def _switch(pin_dir: Path, settings: Settings, program: source.Program, meta: pi
     """Puts loaded programs in the place of those that are there; for a moment both run."""
     there = pins.present(pin_dir)
     attached = all(name in there for name in pins.LINKS.values()) and not meta.read(Field.GAP)
-    replaced = {short: _program_of(pin_dir, short) for short, name in pins.LINKS.items() if name in there}
+    replaced = {short: _program_of(pin_dir, name, pins.PROGRAMS[short]) for short, name in pins.LINKS.items() if name in there}
+    spare = {short: _program_of(pin_dir, name, pins.SPARE_PROGRAMS[short]) for short, name in pins.SPARE_LINKS.items() if name in there}
+    counts = pins.open_object(pin_dir, pins.SPARE_COUNTS) if pins.SPARE_COUNTS in there else None
     meta.write(Field.SOURCE, 0)  # if this ends half way, whichever version is loaded next takes over from the mixture
+    fresh: list[str] = []
 
-    def replace(name: str, fd: int) -> None:
+    def pinned(name: str, fd: int) -> None:
         syscall.pin(fd, pin_dir / (pins.NEW + name))
-        (pin_dir / (pins.NEW + name)).rename(pin_dir / name)
+        fresh.append(name)
 
-    _attach(programs, replace)
+    _attach(programs, pinned)
+    # All are attached before the first is taken away, and spare copies go first: one alone would save what its first copy would not miss.
+    if not programs.spare:
+        meta.write(Field.SPARES, 0)
+        _remove(pin_dir, set(pins.SPARES))
+    for name in sorted(fresh, key=lambda name: name not in pins.SPARES):
+        (pin_dir / (pins.NEW + name)).rename(pin_dir / name)
     mark = programs.descriptors[probes.MARK]
     if not attached:
         _mark(mark, events.Mark.LINKS_LOST, meta.read(Field.GOOD_NS))
     _mark(mark, events.Mark.ATTACHED, int(attached))
     meta.write(Field.GAP, 0)
-    _describe(meta, settings, program, programs.epoch)
+    _describe(meta, settings, program, programs)
     # After the epoch: a reader that still holds the replaced programs adds theirs itself until it sees another epoch than its own.
-    missed = sum(syscall.program_info(fd).recursion_misses for fd in replaced.values())
-    meta.write(Field.SKIPPED, meta.read(Field.SKIPPED) + missed)
-    for fd in replaced.values():
+    meta.write(Field.SKIPPED, meta.read(Field.SKIPPED) + spares.skipped(replaced, spare, counts))
+    for fd in (*replaced.values(), *spare.values(), *([] if counts is None else [counts])):
         os.close(fd)
     return Outcome.HANDOVER if attached else Outcome.ATTACHED_AGAIN
 
@@ -313,22 +326,23 @@ def _check_room(ring_fd: int) -> None:
         ring.close()
 
 
-def _program_of(pin_dir: Path, short: str) -> int:
-    """Descriptor of the program that a pinned link runs."""
-    link = pins.open_object(pin_dir, pins.LINKS[short])
+def _program_of(pin_dir: Path, link_name: str, name: str) -> int:
+    """Descriptor of the program that a pinned link runs, whose own pin has this name."""
+    link = pins.open_object(pin_dir, link_name)
     try:
-        return pins.open_program(pin_dir, short, link)
+        return pins.open_program(pin_dir, name, link)
     finally:
         os.close(link)
 
 
-def _describe(meta: pins.Meta, settings: Settings, program: source.Program, epoch: int) -> None:
+def _describe(meta: pins.Meta, settings: Settings, program: source.Program, programs: _Programs) -> None:
     """Says in the meta array what is attached now; the epoch last, for readers look at it."""
     meta.write(Field.GOOD_NS, host.now().boottime_ns)
     meta.write(Field.SOURCE, program.hash)
     meta.write(Field.ARGV_BYTES, settings.programs.argv_bytes)
     meta.write(Field.PROCESSES, settings.programs.processes)
-    meta.write(Field.EPOCH, epoch)
+    meta.write(Field.SPARES, int(programs.spare is not None))
+    meta.write(Field.EPOCH, programs.epoch)
 
 
 def _mark(program_fd: int, kind: events.Mark, *values: int) -> None:
@@ -339,6 +353,8 @@ def _mark(program_fd: int, kind: events.Mark, *values: int) -> None:
 def _close(maps: dict[str, int], programs: _Programs) -> None:
     for fd in (*maps.values(), *programs.descriptors.values()):
         os.close(fd)
+    if programs.spare:
+        spares.close(programs.spare)
 
 
 def _finish(pin_dir: Path, settings: Settings, outcome: Outcome) -> Loaded:

@@ -1,12 +1,11 @@
 """A recorder that a loader pinned, opened: its ring, its marks, its counters, its self-probe, its snapshots."""
 
 import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from producers import host, locks, prerequisites, snapshot
+from producers import host, locks, prerequisites, snapshot, spares
 from producers.bpf import pins, syscall
 from producers.bpf.pins import Field
 from producers.bpf.source import Counter
@@ -18,13 +17,12 @@ from schemas.errors import Unavailable
 
 _COMM = Path("/proc/self/comm")
 _TRUE = ("/bin/true", "/usr/bin/true")
-_POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
 
 
 class Counters(NamedTuple):
     """Everything that was left out since the ring was made.
 
-    skipped         times that the kernel did not run one of the programs (recursion misses)
+    skipped         times that the kernel did not run one of the programs (recursion misses), nor the spare copy of it
     lost_fork       records of each kind that found no room in the ring
     dropped_rename  renames left out because the ring was half full or more
     short_argv      arguments cut short for the same reason
@@ -52,11 +50,6 @@ class Cost(NamedTuple):
     run_count: int
 
 
-def possible_cpus() -> int:
-    """CPUs that this kernel may ever have: a per-CPU value has one part for each."""
-    return int(_POSSIBLE_CPUS.read_text().strip().replace(",", "-").rsplit("-", 1)[-1]) + 1
-
-
 class Recorder:
     """A pinned recorder. It holds the links' descriptors: whoever removes a pin detaches nothing, and ``pin_again`` mends it."""
 
@@ -75,6 +68,7 @@ class Recorder:
         self.pin_dir, self.spool, self.state_dir, self.masking = pin_dir, spool, state_dir, masking
         self._fds: dict[str, int] = {}
         self._programs: dict[str, int] = {}
+        self._spares: dict[str, int] = {}
         self._meta = pins.open_meta(pin_dir)
         self._fds[pins.META] = self._meta.fd
         try:
@@ -84,26 +78,31 @@ class Recorder:
             raise
         self.ring = Ring(self._fds[pins.RING], masking.body)
         self.ring_id = self._meta.read(Field.RING_ID)
-        self._cpus = possible_cpus()
 
     def _open(self) -> None:
         """Opens every pin but meta anew, so that the descriptors are of the programs that were loaded last."""
         epoch = self._meta.read(Field.EPOCH)
+        # Spare copies are let go of first, so they are opened first: one alone would save what its first copy would not miss.
+        spared = pins.SPARES if self._meta.read(Field.SPARES) else ()
         fresh: dict[str, int] = {}
         programs: dict[str, int] = {}
+        spare: dict[str, int] = {}
         try:
-            for name in pins.ALL:
+            for name in (*spared, *pins.ALL):
                 if name != pins.META:
                     fresh[name] = pins.open_object(self.pin_dir, name)
             for short, name in pins.LINKS.items():
-                programs[short] = pins.open_program(self.pin_dir, short, fresh[name])
+                programs[short] = pins.open_program(self.pin_dir, pins.PROGRAMS[short], fresh[name])
+            if spared:
+                for short, name in pins.SPARE_LINKS.items():
+                    spare[short] = pins.open_program(self.pin_dir, pins.SPARE_PROGRAMS[short], fresh[name])
         except BaseException:
-            _close_all(fresh, programs)
+            _close_all(fresh, programs, spare)
             raise
         old = {name: fd for name, fd in self._fds.items() if name != pins.META}
-        _close_all(old, self._programs)
+        _close_all(old, self._programs, self._spares)
         self._fds = {pins.META: self._meta.fd, **fresh}
-        self._programs = programs
+        self._programs, self._spares = programs, spare
         self.epoch = epoch
 
     def refresh(self) -> bool:
@@ -117,7 +116,7 @@ class Recorder:
         """Lets go of everything; the recorder goes on as long as its pins are there."""
         if hasattr(self, "ring"):
             self.ring.close()
-        _close_all(self._fds, self._programs)
+        _close_all(self._fds, self._programs, self._spares)
 
     def __enter__(self) -> "Recorder":
         return self
@@ -134,7 +133,7 @@ class Recorder:
     def missing_pins(self) -> list[str]:
         """Pins that somebody removed."""
         there = pins.present(self.pin_dir)
-        return [name for name in pins.ALL if name not in there]
+        return [name for name in (*pins.ALL, *(pins.SPARES if self._spares else ())) if name not in there]
 
     def pin_again(self) -> list[str]:
         """Puts removed pins back and names them."""
@@ -148,16 +147,14 @@ class Recorder:
     # -- counts --
 
     def _counter(self, counter: Counter) -> int:
-        data = syscall.lookup(self._fds[pins.COUNTERS], struct.pack("<I", counter), 8 * self._cpus)
-        assert data is not None
-        return sum(struct.unpack(f"<{self._cpus}Q", data))
+        return spares.read_counter(self._fds[pins.COUNTERS], counter)
 
     def counters(self) -> Counters:
         """What was left out since the ring was made."""
         # The loader writes the epoch, then adds the misses of the programs that it replaced: read the other way round, none counts twice.
         skipped = self._meta.read(Field.SKIPPED)
         if self._meta.read(Field.EPOCH) == self.epoch:
-            skipped += sum(syscall.program_info(fd).recursion_misses for fd in self._programs.values())
+            skipped += spares.skipped(self._programs, self._spares, self._fds.get(pins.SPARE_COUNTS))
         kinds = (Counter.LOST_FORK, Counter.LOST_EXEC, Counter.LOST_EXIT, Counter.DROPPED_RENAME, Counter.SHORT_ARGV, Counter.ONCE_FULL)
         return Counters(skipped, *(self._counter(kind) for kind in kinds))
 

@@ -15,11 +15,13 @@
 #define INLINE static inline __attribute__((always_inline))
 #define READ(into, base, offset) bpf_probe_read_kernel(&(into), sizeof(into), (void *)((base) + (offset)))
 
-// EVENTS are the programs at the tracepoints, READER those that the reader runs: mark and iterator.
+// EVENTS are the programs at the tracepoints, READER those that the reader runs: mark and iterator. SPARE makes second copies of
+// the former (producers/spares.py).
 #ifndef DIRECT
 #define DIRECT 0
 #define EVENTS 1
 #define READER 1
+#define SPARE 0
 #endif
 
 // GET reads a member through a pointer to a kernel struct, as READ does. Programs whose arguments have types for the verifier (DIRECT) may
@@ -76,6 +78,27 @@ INLINE void count_lost(u32 which) {
     if (total)
         __sync_fetch_and_add(total, 1);
 }
+
+// A spare copy runs after the first one. What it finds not done, the kernel has not let the first one do: it is SAVED. Where the once map
+// has NO_ROOM nothing tells whether it was done; sending it again would double every process, so it is counted as one that may be lost.
+#if SPARE
+INLINE void tell(u32 which) {
+    u64 *told = LOOKUP(SPARE_COUNTS_FD, which);
+    if (told)
+        __sync_fetch_and_add(told, 1);
+}
+#define SAVED(kind) tell(SAVED_##kind)
+#define UNSURE(kind) tell(UNSURE_##kind)
+#define NO_ROOM(kind)     \
+    do {                  \
+        UNSURE(kind);     \
+        return 0;         \
+    } while (0)
+#else
+#define SAVED(kind)
+#define UNSURE(kind)
+#define NO_ROOM(kind) count(COUNT_ONCE_FULL)
+#endif
 
 INLINE int half_full(void) {
     return bpf_ringbuf_query((void *)bpf_pseudo_fd(1, RING_FD), AVAILABLE_DATA) >= RING_BYTES / 2;

@@ -21,8 +21,14 @@ LINKS = {"fork": "link_fork", "exec": "link_exec", "exit": "link_exit", "rename"
 """Short name of each program → the pin of the link that keeps it attached."""
 PROGRAMS = {short: f"program_{short}" for short in LINKS}
 """Short name of each program → its own pin. What it has missed can be asked by it, which by its id alone needs CAP_SYS_ADMIN."""
+SPARE_LINKS = {short: f"link_spare_{short}" for short in LINKS}
+"""Of the spare copies, in the same way; only kernels that may skip the first ones have them (producers/spares.py)."""
+SPARE_PROGRAMS = {short: f"program_spare_{short}" for short in SPARE_LINKS}
+SPARE_COUNTS = "spare_counts"
 MAPS = (META, RING, ONCE, COUNTERS, LOST, LAST_EXIT)
 ALL = (*MAPS, MARK, SEEN, *LINKS.values(), *PROGRAMS.values())
+SPARES = (SPARE_COUNTS, *SPARE_LINKS.values(), *SPARE_PROGRAMS.values())
+"""Those that not every recorder has."""
 NEW = "new_"
 """Before the name of a pin that is about to be renamed over the one of that name."""
 
@@ -43,7 +49,7 @@ class Field(IntEnum):
     SOURCE = 4
     """hash of the programs that are attached"""
     SKIPPED = 5
-    """recursion misses of all programs that were replaced since the ring was made"""
+    """what the kernel skipped of all programs that were replaced since the ring was made (producers.spares.skipped)"""
     RING_BYTES = 6
     ARGV_BYTES = 7
     PROCESSES = 8
@@ -51,6 +57,8 @@ class Field(IntEnum):
     """latest boottime at which all programs were known to be attached"""
     GAP = 10
     """1 from the moment that a loader found programs missing until it has told so in the ring"""
+    SPARES = 11
+    """1 if the programs that are attached have spare copies"""
 
 
 class Meta:
@@ -120,15 +128,15 @@ def open_object(pin_dir: Path, name: str) -> int:
         raise foreign(pin_dir, name) from failure
 
 
-def open_program(pin_dir: Path, short: str, link_fd: int) -> int:
-    """Descriptor of the program that the link runs.
+def open_program(pin_dir: Path, name: str, link_fd: int) -> int:
+    """Descriptor of the program that the link runs, whose own pin has this name.
 
     Its pin may be another one's where a load ended half way, or missing in an older version's directory; then it is opened by its id.
     Raises Unavailable where that is not allowed.
     """
     program_id = syscall.link_info(link_fd).program_id
     try:
-        pinned = syscall.open_pin(pin_dir / PROGRAMS[short])
+        pinned = syscall.open_pin(pin_dir / name)
     except FileNotFoundError:
         pass
     else:
@@ -138,7 +146,7 @@ def open_program(pin_dir: Path, short: str, link_fd: int) -> int:
     try:
         return syscall.open_program(program_id)
     except PermissionError:
-        problem = f"{pin_dir / PROGRAMS[short]} is not the program that is attached: a load was not finished"
+        problem = f"{pin_dir / name} is not the program that is attached: a load was not finished"
         raise Unavailable(problem, "run `tasktrail record load` once with CAP_SYS_ADMIN") from None
 
 

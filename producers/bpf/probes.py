@@ -8,7 +8,8 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,14 +66,9 @@ def _write_tree(root: Path) -> None:
         path.write_text(text)
 
 
-def load(text: str, types: Mapping[str, int]) -> Functions:
-    """Compiles the C text and loads its functions: those at tracepoints, the mark and the iterator.
-
-    ``types`` has the BTF id of each function's tracepoint. With it the function reads the kernel's structs directly; if the kernel refuses
-    that, or an id is missing, all of them are loaded as raw tracepoint programs, which every kernel since 5.10 takes.
-
-    Raises Unavailable when bcc is missing, the text does not compile here, or the kernel refuses a program.
-    """
+@contextmanager
+def _compiler() -> Iterator[Any]:
+    """bcc's BPF, with the tree that it wants. Raises Unavailable when bcc is missing."""
     with tempfile.TemporaryDirectory(prefix="tasktrail-") as tree:
         _write_tree(Path(tree))
         os.environ["BCC_KERNEL_SOURCE"] = tree
@@ -81,38 +77,76 @@ def load(text: str, types: Mapping[str, int]) -> Functions:
         except ImportError:
             cure = "install the distribution's python3-bpfcc and use an environment made with --system-site-packages"
             raise Unavailable("bcc is not there for this Python", cure) from None
-        direct, refusal = _load_direct(lambda: BPF(text=(variant(direct=True) + text).encode()), types)
+        yield BPF
+
+
+def load(text: str, types: Mapping[str, int]) -> Functions:
+    """Compiles the C text and loads its functions: those at tracepoints, the mark and the iterator.
+
+    ``types`` has the BTF id of each function's tracepoint. With it the function reads the kernel's structs directly; if the kernel refuses
+    that, or an id is missing, all of them are loaded as raw tracepoint programs, which every kernel since 5.10 takes.
+
+    Raises Unavailable when bcc is missing, the text does not compile here, or the kernel refuses a program.
+    """
+    with _compiler() as bpf:
+        direct, refusal = _load_direct(bpf, text, types)
         raw = (MARK,) if direct else (*EVENTS, MARK)
         try:
-            module = BPF(text=(variant(direct=False, events=not direct) + text).encode())
-            kinds = [(name, BPF.RAW_TRACEPOINT) for name in raw] + [(ITERATOR, BPF.TRACING)]
+            module = bpf(text=(variant(direct=False, events=not direct) + text).encode())
+            kinds = [(name, bpf.RAW_TRACEPOINT) for name in raw] + [(ITERATOR, bpf.TRACING)]
             # The descriptors are copied, because bcc closes its own when the module goes.
             loaded = {name: os.dup(module.load_func(name.encode(), kind).fd) for name, kind in kinds}
         except Exception as failure:
             _close(direct)
-            problem = f"the kernel programs could not be loaded: {failure}"
-            raise Unavailable(problem, "the compiler's or verifier's words are above") from failure
+            raise _refused(failure) from failure
         return Functions(direct | loaded, refusal)
 
 
-def variant(*, direct: bool, events: bool = True) -> str:
-    """The first lines of the text: whether its programs read directly, and which of them are in it."""
-    return f"#define DIRECT {int(direct)}\n#define EVENTS {int(events)}\n#define READER {int(not direct)}\n"
+def load_spares(text: str, types: Mapping[str, int], direct: bool) -> dict[str, int]:
+    """Compiles and loads the spare copies, by function name, in the form that the first ones have.
+
+    Raises Unavailable when the text does not compile here, or the kernel refuses a program.
+    """
+    with _compiler() as bpf:
+        try:
+            module = bpf(text=(variant(direct=direct, spare=True) + text).encode())
+            if direct:
+                return _load_typed(module, EVENTS, types)
+            return {name: os.dup(module.load_func(name.encode(), bpf.RAW_TRACEPOINT).fd) for name in EVENTS}
+        except Exception as failure:
+            raise _refused(failure) from failure
 
 
-def _load_direct(compiled: Callable[[], Any], types: Mapping[str, int]) -> tuple[dict[str, int], str]:
+def _refused(failure: Exception) -> Unavailable:
+    return Unavailable(f"the kernel programs could not be loaded: {failure}", "the compiler's or verifier's words are above")
+
+
+def variant(*, direct: bool, events: bool = True, spare: bool = False) -> str:
+    """The first lines of the text: whether its programs read directly, which of them are in it, and whether they are spare copies."""
+    reader = not direct and not spare
+    return f"#define DIRECT {int(direct)}\n#define EVENTS {int(events)}\n#define READER {int(reader)}\n#define SPARE {int(spare)}\n"
+
+
+def _load_direct(bpf: Any, text: str, types: Mapping[str, int]) -> tuple[dict[str, int], str]:
     """The programs at tracepoints that read directly, or none of them and the reason."""
-    loaded: dict[str, int] = {}
     if missing := [name for name in EVENTS if name not in types]:
         return {}, f"the tracepoint of {missing[0]} has no type"
     try:
-        module = compiled()
-        for name in EVENTS:
-            loaded[name] = syscall.load_typed(module.dump_func(name.encode()), types[name], name)
+        return _load_typed(bpf(text=(variant(direct=True) + text).encode()), EVENTS, types), ""
     except Exception as failure:  # whatever it is, raw tracepoints remain
-        _close(loaded)
-        return {}, f"{EVENTS[len(loaded)]}: {failure}" if len(loaded) < len(EVENTS) else str(failure)
-    return loaded, ""
+        return {}, str(failure)
+
+
+def _load_typed(module: Any, names: Sequence[str], types: Mapping[str, int]) -> dict[str, int]:
+    """All of these functions, for the tracepoints of these types. Raises OSError that names the one that is refused, and loads none."""
+    loaded: dict[str, int] = {}
+    for name in names:
+        try:
+            loaded[name] = syscall.load_typed(module.dump_func(name.encode()), types[name], name)
+        except Exception as failure:
+            _close(loaded)
+            raise OSError(f"{name}: {failure}") from failure
+    return loaded
 
 
 def _close(descriptors: dict[str, int]) -> None:

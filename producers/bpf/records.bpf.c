@@ -69,10 +69,10 @@ _Static_assert(sizeof(struct mark_record) == MARK_BYTES, "mark_record differs fr
 _Static_assert(sizeof(struct seen_record) == SEEN_BYTES, "seen_record differs from schemas.events.SEEN");
 
 // What is kept of every living process, by tgid: it makes each event go out once, however many copies of the programs are attached,
-// and it still knows the creator when a snapshot is taken.
+// and it still knows the creator when a snapshot is taken. ``renamed`` is a number made of the name that it took last since its exec.
 struct once {
     u64 start_ns, creator_start_ns, creator_exec_id, exec_id;
-    u32 creator_tgid, zero;
+    u32 creator_tgid, renamed;
 };
 
 #define TAIL_MASK 16383

@@ -5,6 +5,7 @@ Offsets come from its BTF, limits and numbers from schemas/, map descriptors fro
 
 import hashlib
 import os
+import platform
 import re
 from collections.abc import Mapping
 from enum import IntEnum
@@ -50,6 +51,21 @@ class Counter(IntEnum):
     ONCE_FULL = 5
 
 
+class SpareCount(IntEnum):
+    """Index of each number in the per-CPU array of the spare copies (producers/spares.py)."""
+
+    SAVED_FORK = 0
+    """records that the first copy would have sent, had the kernel run it"""
+    SAVED_EXEC = 1
+    SAVED_EXIT = 2
+    SAVED_RENAME = 3
+    UNSURE_FORK = 4
+    """events of which nothing tells whether the first copy had them"""
+    UNSURE_EXEC = 5
+    UNSURE_EXIT = 6
+    UNSURE_RENAME = 7
+
+
 class Settings(NamedTuple):
     """What a person may choose about the programs.
 
@@ -89,6 +105,7 @@ def macros(settings: Settings, optional: Mapping[str, int]) -> dict[str, int]:
     values |= {f"{kind.name}_BYTES": layout.size for kind, (layout, _) in events.LAYOUT.items()}
     values |= {f"FLAG_{flag.name}": int(flag) for flag in events.Flag}
     values |= {f"COUNT_{counter.name}": int(counter) for counter in Counter}
+    values |= {count.name: int(count) for count in SpareCount}
     values |= optional
     values |= {
         "RECORD_VERSION": events.RECORD_VERSION,
@@ -153,11 +170,22 @@ class Program(NamedTuple):
     text   C with ``#define`` lines for every number from elsewhere
     hash   first 8 bytes of its SHA-256: the same text loaded again changes nothing
     types  function at a tracepoint → BTF id of that tracepoint, which gives its arguments types for the verifier
+    spare  whether second copies are to be attached, since this kernel may skip the first (producers/spares.py)
     """
 
     text: str
     hash: int
     types: Mapping[str, int]
+    spare: bool = False
+
+
+def may_be_preempted(release: str) -> bool:
+    """Whether a kernel of this release may preempt programs at tracepoints.
+
+    "tracing: Guard __DECLARE_TRACE() use of __DO_TRACE_CALL() with SRCU-fast" let it from Linux 7.0 on. Nothing that a program can read
+    without rights tells so; where it is wrongly believed, a copy is attached that finds all done.
+    """
+    return int(release.split(".")[0]) >= 7
 
 
 def generate(btf: Btf, settings: Settings) -> Program:
@@ -165,7 +193,8 @@ def generate(btf: Btf, settings: Settings) -> Program:
     defines = "".join(f"#define {name} {value}\n" for name, value in sorted(macros(settings, _optional(btf)).items()))
     text = defines + fill(read_text(), btf)
     types = {function: type_id for function, name in TRACEPOINTS.values() if (type_id := btf.tracepoint(name)) is not None}
-    return Program(text, int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little"), types)
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+    return Program(text, number, types, may_be_preempted(platform.release()))
 
 
 def with_maps(program: Program, descriptors: Mapping[str, int], epoch: int) -> str:

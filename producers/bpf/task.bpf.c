@@ -29,7 +29,8 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx) {
         .creator_tgid = record.creator_tgid,
     };
     if (bpf_map_update_elem_(bpf_pseudo_fd(1, ONCE_FD), &tgid, &fresh, 0))
-        count(COUNT_ONCE_FULL);
+        NO_ROOM(FORK);
+    SAVED(FORK);
 
     read_parent(child, &record.real_parent_tgid, &record.real_parent_start_ns);
     GET(record.parent_exec_id, child, OFFSET(task_struct, parent_exec_id));
@@ -122,11 +123,13 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx) {
         if (known->exec_id == record->head.exec_id)
             return 0;
         known->exec_id = record->head.exec_id;
+        known->renamed = 0;
     } else {
         struct once fresh = {.start_ns = record->head.start_ns, .exec_id = record->head.exec_id};
         if (bpf_map_update_elem_(bpf_pseudo_fd(1, ONCE_FD), &tgid, &fresh, 0))
-            count(COUNT_ONCE_FULL);
+            NO_ROOM(EXEC);
     }
+    SAVED(EXEC);
 
     record->tid = ctx->args[1];
     GET(mm, task, OFFSET(task_struct, mm));
@@ -209,8 +212,13 @@ INLINE int is_first_exit(u32 tgid, u64 start_ns) {
         return 0;
     struct once *known = LOOKUP(ONCE_FD, tgid);
     *(volatile u64 *)last = start_ns;
-    if (known && known->start_ns == start_ns)
-        return !bpf_map_delete_elem_(bpf_pseudo_fd(1, ONCE_FD), &tgid);
+    if (known && known->start_ns == start_ns) {
+        if (bpf_map_delete_elem_(bpf_pseudo_fd(1, ONCE_FD), &tgid))
+            return 0;
+        SAVED(EXIT);
+        return 1;
+    }
+    UNSURE(EXIT);  // it may be done, if another exit took the slot since; the join takes no harm from a second record
     return 1;
 }
 
@@ -248,6 +256,12 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx) {
 
 // -- rename --
 
+// Stands for a name; never 0.
+INLINE u32 number_of(const char *comm) {
+    const u64 *halves = (const u64 *)comm;
+    return (halves[0] * 0x9e3779b97f4a7c15 ^ halves[1] * 0xc2b2ae3d27d4eb4f) >> 32 | 1;
+}
+
 int on_rename(struct bpf_raw_tracepoint_args *ctx) {
     addr task = ctx->args[0];
     struct rename_record record = {};
@@ -256,13 +270,24 @@ int on_rename(struct bpf_raw_tracepoint_args *ctx) {
     GET(tgid, task, OFFSET(task_struct, tgid));
     if (record.tid != tgid || read_bit(task, BITFIELD(task_struct, in_execve)))
         return 0;
+    fill_head(&record.head, KIND_RENAME, task);
+    GET_COMM(record.old_comm, task);
+    bpf_probe_read_kernel_str(record.comm, sizeof(record.comm), (void *)ctx->args[1]);
+    struct once *known = LOOKUP(ONCE_FD, tgid);
+    u32 name = number_of(record.comm);
+    if (known && known->start_ns == record.head.start_ns) {
+        if (SPARE && known->renamed == name)
+            return 0;
+        known->renamed = name;
+        SAVED(RENAME);
+    } else if (SPARE) {
+        UNSURE(RENAME);
+        return 0;
+    }
     if (half_full()) {
         count(COUNT_DROPPED_RENAME);
         return 0;
     }
-    fill_head(&record.head, KIND_RENAME, task);
-    GET_COMM(record.old_comm, task);
-    bpf_probe_read_kernel_str(record.comm, sizeof(record.comm), (void *)ctx->args[1]);
     if (SEND(&record, sizeof(record)))
         count(COUNT_DROPPED_RENAME);
     return 0;

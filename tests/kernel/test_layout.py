@@ -81,7 +81,7 @@ def test_c_struct_has_the_offsets_of_the_layout(kind: events.Kind, tmp_path: Pat
 
 def test_once_entry_has_the_layout_that_python_reads() -> None:
     text = source.read_text()
-    assert c_members(text, "once") == ["start_ns", "creator_start_ns", "creator_exec_id", "exec_id", "creator_tgid", "zero"]
+    assert c_members(text, "once") == ["start_ns", "creator_start_ns", "creator_exec_id", "exec_id", "creator_tgid", "renamed"]
     assert snapshot.ONCE.size == 40
 
 

@@ -14,8 +14,9 @@ COLUMNS = {
     "test_snapshot": "iterator",
     "test_storm": "full ring",
     "test_handovers": "handover",
+    "preempted": "preemption",
 }
-"""Test module in the guest → what its column is called. boot is not called test_…, since it can run nowhere else."""
+"""Test module in the guest → what its column is called. Two are not called test_…, since they can run nowhere else."""
 
 _HEAD = f"""# Other kernels
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from producers.bpf import pins, syscall
+from producers.bpf import pins, source, syscall
 from producers.recorder import Recorder
 from schemas import events
 from schemas.batch import frames
@@ -17,11 +17,6 @@ BOOT = Path("/run/boot")
 def numbers(name: str) -> list[int]:
     """What the boot wrote down."""
     return [int(word) for word in (BOOT / name).read_text().split()]
-
-
-def may_be_preempted() -> bool:
-    """Whether this kernel may preempt a program at a tracepoint, and skip it meanwhile, as all do from Linux 7.0 on."""
-    return int(os.uname().release.split(".")[0]) >= 7
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +52,7 @@ def test_the_loader_was_the_first_and_succeeded(recorder: Recorder) -> None:
     assert numbers("loader")[1] == 0
     skipped, *others = recorder.counters()
     assert others == [0] * 6
-    assert skipped == 0 or may_be_preempted()
+    assert skipped == 0 or source.may_be_preempted(os.uname().release)
     assert recorder.probe() and recorder.exec_probe()
 
 
