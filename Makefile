@@ -9,6 +9,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 PYTEST := $(PYTHON) -m pytest
 SYSTEM_PACKAGES := python3-bpfcc python3-venv gcc libc6-dev
+FLEET_PACKAGES := default-jre-headless maven systemd libseccomp2 iproute2 openssl
 STAMP := $(VENV)/.installed
 
 .PHONY: help
@@ -46,17 +47,17 @@ check: $(STAMP) ## style, types and the tests that need no root: a minute
 	@$(PYTEST) -q tests/unit tests/sim tests/corpus tests/test_tidy.py
 
 .PHONY: test
-test: setup check ## all tests; as root also those of the kernel, the store and the whole
+test: setup fleet-system check ## all tests but the long ones, as root those of the kernel, the store, Kafka and the whole
 	@$(PYTEST) -q tests/contract
 	@$(PYTEST) -q tests/kernel
 	@$(PYTEST) -q tests/e2e
 
 .PHONY: test-faults
-test-faults: setup ## everything that goes wrong, made to go wrong, as root: ten minutes
+test-faults: setup fleet-system ## everything that goes wrong, made to go wrong, as root, the fleet's parts included: half an hour
 	@$(PYTEST) -q tests/faults
 
 .PHONY: test-fleet
-test-fleet: setup ## the fleet's path with a real Kafka (Java and Maven), a Faust worker and a ClickHouse
+test-fleet: setup fleet-system ## the fleet with a real Kafka, Faust workers, a ClickHouse, its units and rights, as root: ten minutes
 	@$(PYTEST) -q tests/fleet
 
 .PHONY: test-kernels
@@ -66,6 +67,14 @@ test-kernels: setup ## the recorder in other kernels under qemu; KERNELS="5.10 6
 .PHONY: fuzz
 fuzz: setup ## a million hostile batches, states and recordings, seeded: half an hour
 	@$(PYTHON) -m tests.fuzz
+
+.PHONY: fleet-system
+fleet-system: # what the fleet's tests need besides
+	@if command -v java >/dev/null && { command -v mvn >/dev/null || [ -n "$${TASKTRAIL_KAFKA_JARS:-}" ]; } && command -v ip >/dev/null \
+	    && command -v openssl >/dev/null && command -v systemd-analyze >/dev/null && ldconfig -p | grep -q libseccomp.so.2; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(FLEET_PACKAGES) >/dev/null; \
+	else echo "install these as root, or what your distribution calls them: $(FLEET_PACKAGES)" >&2; exit 1; fi
 
 .PHONY: fleet
 fleet: setup ## all of a fleet on this machine: Kafka (Java 17, Maven once), ClickHouse, workers, hosts; as root also this one

@@ -199,13 +199,6 @@ class Kafka:
             self.process.wait()
         self.process = None
 
-    def configure(self, *arguments: str) -> None:
-        """Kafka's own `kafka-configs` with these arguments. Raises Unavailable with what it says if it fails."""
-        command = self._java("kafka.admin.ConfigCommand", "--bootstrap-server", self.address, *arguments)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
-        if done.returncode:
-            raise Unavailable(f"kafka-configs failed: {(done.stderr or done.stdout).strip()[-300:]}")
-
     def pause(self) -> None:
         """Let it hang, connections open."""
         assert self.process is not None

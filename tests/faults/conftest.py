@@ -14,8 +14,21 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "kernel"))  # its t
 from kernel_tools import load_live, unload_live
 
 from tests.faults.kernel_host import Joined
+from tests.fleet.fixtures import addresses, fleet, kafka, kafka_cluster, killable_kafka, own_cluster, parts, producing, shared_server
 
-__all__ = ["kernel_allows_recording", "place"]
+__all__ = [
+    "addresses",
+    "fleet",
+    "kafka",
+    "kafka_cluster",
+    "kernel_allows_recording",
+    "killable_kafka",
+    "own_cluster",
+    "parts",
+    "place",
+    "producing",
+    "shared_server",
+]
 
 SOURCES = (Path(__file__).parent / "programs", Path(__file__).parents[1] / "kernel" / "programs")
 

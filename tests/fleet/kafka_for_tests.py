@@ -30,32 +30,40 @@ def needs_its_own_kafka(why: str) -> None:
 def started_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The cluster that TASKTRAIL_TEST_KAFKA names, else one that is started here and killed at the end."""
     named = os.environ.get(VARIABLE)
-    if named:
-        with private(cluster(named)) as ours:
-            yield ours
+    if not named:
+        with Kafka(tmp_path_factory.mktemp("kafka")) as kafka:
+            yield cluster(kafka.address)
         return
-    with Kafka(tmp_path_factory.mktemp("kafka")) as kafka:
-        yield cluster(kafka.address)
-
-
-@contextmanager
-def private(shared: Cluster) -> Iterator[Cluster]:
-    """The same with topics and groups that nobody else has; they are removed at the end."""
-    ours = replace(shared, prefix=f"{shared.prefix}test-{uuid4().hex[:12]}.")
+    ours = private(cluster(named))
     try:
         yield ours
     finally:
-        client = _client(ours)
-        topics = [name for name in client.list_topics(timeout=ANSWER_S).topics if name.startswith(ours.prefix)]
-        waiting = list(client.delete_topics(topics, request_timeout=ANSWER_S).values()) if topics else []
-        groups = [one.group_id for one in client.list_consumer_groups(request_timeout=ANSWER_S).result().valid]
-        mine = [name for name in groups if name.startswith(ours.prefix)]
-        # A member that was killed is counted in until its session ends, so a group may have to stay: it has no topics any more.
-        gone = client.delete_consumer_groups(mine, request_timeout=ANSWER_S).values() if mine else []
-        for future in waiting:
-            future.result()
-        for future in gone:
-            future.exception()
+        remove_all(ours)
+
+
+def settings_of(where: Cluster) -> dict[str, str]:
+    """What makes a program use it, without a password."""
+    prefix = {"TASKTRAIL_KAFKA_PREFIX": where.prefix} if where.prefix else {}
+    return {"TASKTRAIL_KAFKA": where.bootstrap, **prefix}
+
+
+def private(shared: Cluster) -> Cluster:
+    """The same with topics and groups that nobody else has."""
+    return replace(shared, prefix=f"{shared.prefix}test-{uuid4().hex[:12]}.")
+
+
+def remove_all(where: Cluster) -> None:
+    """Remove the topics and groups of that prefix."""
+    client = _client(where)
+    topics = [name for name in client.list_topics(timeout=ANSWER_S).topics if name.startswith(where.prefix)]
+    going = client.delete_topics(topics, request_timeout=ANSWER_S).values() if topics else []
+    groups = [one.group_id for one in client.list_consumer_groups(request_timeout=ANSWER_S).result().valid]
+    mine = [name for name in groups if name.startswith(where.prefix)]
+    leaving = client.delete_consumer_groups(mine, request_timeout=ANSWER_S).values() if mine else []
+    for future in going:
+        future.result()
+    for future in leaving:
+        future.exception()  # a member that was killed counts until its session ends: that group stays, empty and without a topic
 
 
 def _client(one: Cluster) -> admin.AdminClient:
@@ -65,7 +73,8 @@ def _client(one: Cluster) -> admin.AdminClient:
 def delete_records(where: Cluster, topic: str, before: Mapping[int, int]) -> None:
     """In each partition, throw away all messages before the offset."""
     wanted = [confluent_kafka.TopicPartition(where.ours(topic), number, offset) for number, offset in before.items()]
-    for future in _client(where).delete_records(wanted, request_timeout=ANSWER_S).values():
+    client = _client(where)  # it must outlive the answers
+    for future in client.delete_records(wanted, request_timeout=ANSWER_S).values():
         future.result()
 
 
@@ -73,7 +82,8 @@ def set_topic(where: Cluster, topic: str, name: str, value: str) -> None:
     """Change a setting of a topic."""
     entry = admin.ConfigEntry(name, value, incremental_operation=admin.AlterConfigOpType.SET)
     resource = admin.ConfigResource(admin.ConfigResource.Type.TOPIC, where.ours(topic), incremental_configs=[entry])
-    for future in _client(where).incremental_alter_configs([resource], request_timeout=ANSWER_S).values():
+    client = _client(where)
+    for future in client.incremental_alter_configs([resource], request_timeout=ANSWER_S).values():
         future.result()
 
 

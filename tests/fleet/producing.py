@@ -7,7 +7,7 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-from broker.cluster import cluster
+from broker.cluster import Cluster
 from broker.connection import LogReader
 from producers.recorder import Recorder
 from schemas import topics
@@ -17,6 +17,7 @@ from schemas.rows import EndKind, ImageRow, LossCause, LossRow, Row
 from streams.join import HostState, apply
 from tests.e2e.running import TASKTRAIL, Place, wait_until
 from tests.e2e.test_storm import Child
+from tests.fleet.kafka_for_tests import settings_of
 from tests.sim.oracle import Store, store_of
 
 PARTITIONS = 4
@@ -24,16 +25,16 @@ _numbers = itertools.count(1)
 
 
 class Producing:
-    """`produce` on this host, into a Kafka of its own."""
+    """`produce` on this host, into topics of its own."""
 
-    def __init__(self, place: Place, address: str) -> None:
-        self.place, self.address = place, address
+    def __init__(self, place: Place, where: Cluster) -> None:
+        self.place, self.cluster = place, where
         self.spool = place.state_dir / "spool"
-        place.env["TASKTRAIL_KAFKA"] = address
+        place.env |= settings_of(where)
         self.prefix: tuple[str, ...] = ()
         self.process: subprocess.Popen[bytes] | None = None
         self.said_path = place.directory / "produce.stderr"
-        self._reader = LogReader(cluster(address))
+        self._reader = LogReader(where)
 
     def make_topics(self) -> None:
         """As a person would."""

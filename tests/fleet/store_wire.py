@@ -11,12 +11,14 @@ END_OF_STREAM = b"\x05"
 
 
 class StoreWire(threading.Thread):
-    """Carries connections to a port of 127.0.0.1. A test may set at any time: ``cuts``, how many answers to inserts are still lost."""
+    """Carries connections from a port of 127.0.0.1 to a server.
 
-    def __init__(self, port: int) -> None:
+    A test may set at any time: ``cuts``, how many answers to inserts are still lost."""
+
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         super().__init__(daemon=True)
         self.cuts = self.cut = 0
-        self._to = port
+        self._to = (host, port)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         self.start()
@@ -29,7 +31,7 @@ class StoreWire(threading.Thread):
                 threading.Thread(target=self._carry, args=(near,), daemon=True).start()
 
     def _carry(self, near: socket.socket) -> None:
-        with near, socket.create_connection(("127.0.0.1", self._to)) as far, contextlib.suppress(OSError):
+        with near, socket.create_connection(self._to) as far, contextlib.suppress(OSError):
             inserting = False
             while True:
                 ready, _, _ = select.select([near, far], [], [])

@@ -1,10 +1,9 @@
 """What the tests of `stream` share: a Kafka and a ClickHouse, workers as processes, messages whose rows are known.
 
-The broker, its topics and the store are one for a module: every test sends batches of hosts that no other has, and looks at these alone.
+Topics and tables are shared: every test sends batches of hosts that no other has, and looks at these alone.
 """
 
 import contextlib
-import os
 import random
 import re
 import select
@@ -20,9 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-import pytest
-
-from broker.cluster import cluster
+from broker.cluster import Cluster, cluster
 from broker.connection import Admin, LogReader, Sender
 from broker.edges import Record
 from deploy.local.kafka import Kafka
@@ -32,12 +29,12 @@ from schemas.batch import Batch, encode_batch
 from schemas.errors import Unavailable
 from schemas.limits import RETENTION_DAYS_MAX
 from schemas.rows import HostRow, ImageRow, LossRow, Row
-from store import address, migrate
+from store import migrate
 from store.address import Address
 from store.connection import Connection
 from store.server import Server
 from tests.e2e.running import ROOT, open_directory, wait_until
-from tests.fleet.kafka_for_tests import started_kafka
+from tests.fleet.kafka_for_tests import delete_records, set_topic, settings_of
 from tests.sim.oracle import store_of
 from tests.sim.scenario import joined
 from tests.sim.test_fleet import hosts_of, interleaved
@@ -91,24 +88,24 @@ def known(seed: int) -> Known:
 
 
 class Parts(NamedTuple):
-    """A Kafka and a ClickHouse. Those that the environment names cannot be killed, and stand for None."""
+    """A Kafka and a ClickHouse; ``kafka`` and ``server`` are None where they must not be killed."""
 
     kafka: Kafka | None
-    bootstrap: str
+    cluster: Cluster
     server: Server | None
     addresses: dict[str, Address]
 
 
-def parts_of(server: Server, kafka: Kafka) -> Parts:
-    """Both of them ours."""
-    return Parts(kafka, kafka.address, server, {role: server.address(role) for role in ("reader", "writer")})
+def addresses_of(server: Server) -> dict[str, Address]:
+    """The ways into it."""
+    return {role: server.address(role) for role in ("reader", "writer")}
 
 
 @contextlib.contextmanager
 def running_parts(directory: Path) -> Iterator[Parts]:
-    """Both, for a module that kills them: topics and tables are there."""
+    """Both, with topics and tables, to be killed at will."""
     with open_directory() as open_one, Server(open_one / "store") as server, Kafka(directory / "kafka") as kafka:
-        made = parts_of(server, kafka)
+        made = Parts(kafka, cluster(kafka.address), server, addresses_of(server))
         prepare(made)
         yield made
 
@@ -116,24 +113,7 @@ def running_parts(directory: Path) -> Iterator[Parts]:
 def prepare(parts: Parts) -> None:
     """Make topics and tables."""
     migrate.apply(parts.addresses["writer"], RETENTION_DAYS_MAX)
-    Admin(cluster(parts.bootstrap)).create_topics(topics.topics(PARTITIONS, replication=1), 1)
-
-
-@contextlib.contextmanager
-def named_parts(directory_factory: pytest.TempPathFactory) -> Iterator[Parts]:
-    """Both, or those that TASKTRAIL_TEST_KAFKA and TASKTRAIL_TEST_CLICKHOUSE name, which have no topics or tables of ours yet."""
-    with contextlib.ExitStack() as stack:
-        named = os.environ.get("TASKTRAIL_TEST_CLICKHOUSE")
-        server = None
-        if named:
-            addresses = dict.fromkeys(("reader", "writer"), address.parse(named, os.environ))
-        else:
-            server = stack.enter_context(Server(stack.enter_context(open_directory()) / "store"))
-            addresses = {role: server.address(role) for role in ("reader", "writer")}
-        brokers = stack.enter_context(started_kafka(directory_factory))
-        made = Parts(None, brokers.bootstrap, server, addresses)
-        prepare(made)
-        yield made
+    Admin(parts.cluster).create_topics(topics.topics(PARTITIONS, replication=1), 1)
 
 
 class Worker:
@@ -191,11 +171,11 @@ class Worker:
 class Load(threading.Thread):
     """Sends messages evenly over some seconds, each when its turn comes; whether the brokers are there or not."""
 
-    def __init__(self, bootstrap: str, messages: Sequence[Sent], seconds: float, sent: Callable[[int], None] | None = None) -> None:
+    def __init__(self, where: Cluster, messages: Sequence[Sent], seconds: float, sent: Callable[[int], None] | None = None) -> None:
         """``sent`` is told the number of each message that is sent, in this thread."""
         super().__init__(daemon=True)
         self._sent = sent
-        self._sender = Sender(cluster(bootstrap))
+        self._sender = Sender(where)
         self._messages, self._seconds = messages, seconds
         self._cut_short = threading.Event()
         self.undelivered = 0
@@ -228,18 +208,18 @@ class Fleet:
         self.parts, self.directory = parts, directory
         self.workers: list[Worker] = []
         self.environment: dict[str, str] = {}
-        self.store_port = parts.addresses["writer"].port
-        self._reader = LogReader(cluster(parts.bootstrap))
+        self.store_host, self.store_port = parts.addresses["writer"].host, parts.addresses["writer"].port
+        self._reader = LogReader(parts.cluster)
         # A topic that was made just now has no leader yet.
         self._dead_before = wait_until(self._dead_ends, "a leader for each partition", 60)
 
     def start_worker(self, *arguments: str) -> Worker:
         """One more worker."""
         writer, number = self.parts.addresses["writer"], len(self.workers)
-        url = f"clickhouse://{writer.user}@{writer.host}:{self.store_port}/{writer.database}"
+        url = str(writer._replace(host=self.store_host, port=self.store_port))
         environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TASKTRAIL_PASSWORD": writer.password}
-        environment |= {"TASKTRAIL_METRICS": "127.0.0.1:0", **self.environment}
-        command = [sys.executable, "-m", "tasktrail", "stream", "--kafka", self.parts.bootstrap, "--store", url]
+        environment |= {"TASKTRAIL_METRICS": "127.0.0.1:0", **settings_of(self.parts.cluster), **self.environment}
+        command = [sys.executable, "-m", "tasktrail", "stream", "--store", url]
         command += ["--session", f"{SESSION_S:g}", "--state-dir", str(self.directory / f"worker-{number}"), *arguments]
         self.workers.append(Worker(command, environment, self.directory / f"worker-{number}.log"))
         return self.workers[-1]
@@ -255,7 +235,7 @@ class Fleet:
 
     def produce(self, messages: Iterable[Sent]) -> None:
         """Send, and wait until the brokers have them."""
-        sender = Sender(cluster(self.parts.bootstrap))
+        sender = Sender(self.parts.cluster)
         for one in messages:
             while not sender.send(topics.EVENTS, one.key, one.value, one.headers):
                 sender.poll(0.1)
@@ -263,7 +243,7 @@ class Fleet:
 
     def load(self, messages: Sequence[Sent], seconds: float, sent: Callable[[int], None] | None = None) -> Load:
         """Send them evenly over that time, in a thread."""
-        return Load(self.parts.bootstrap, messages, seconds, sent)
+        return Load(self.parts.cluster, messages, seconds, sent)
 
     def _ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         return {number: mark.end for number, mark in self._reader.watermarks(topic, partitions).items()}
@@ -307,10 +287,19 @@ class Fleet:
             different = one.different(self.rows(one.boots))
             assert not different, f"{different}\nthe workers said {self.said()}"
 
+    def delete_states(self) -> set[int]:
+        """Have the brokers delete all records of the topic of states, as an administrator does; gives the partitions that had any."""
+        ends = self._ends(topics.STATE, {record.partition for record in self.topic(topics.STATE)})
+        set_topic(self.parts.cluster, topics.STATE, "cleanup.policy", "compact,delete")  # only then it is allowed
+        delete_records(self.parts.cluster, topics.STATE, ends)
+        set_topic(self.parts.cluster, topics.STATE, "cleanup.policy", "compact")
+        assert not self.topic(topics.STATE)
+        return set(ends)
+
     def forget_states(self) -> set[int]:
-        """Empty the topic of states; gives the partitions that had any."""
+        """Empty the topic of states, state by state; gives the partitions that had any."""
         states = {(record.partition, record.key) for record in self.topic(topics.STATE)}
-        sender = Sender(cluster(self.parts.bootstrap))
+        sender = Sender(self.parts.cluster)
         for partition, key in states:
             assert sender.send(topics.STATE, key, b"", {}, partition)
         assert sender.flush(60) == 0
@@ -347,17 +336,3 @@ def started_fleet(parts: Parts, directory: Path) -> Iterator[Fleet]:
         yield fleet
     finally:
         fleet.end()
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
-    """A Kafka and a ClickHouse that the tests of a module may kill and start again."""
-    with running_parts(tmp_path_factory.mktemp("kafka")) as made:
-        yield made
-
-
-@pytest.fixture
-def fleet(parts: Parts, tmp_path: Path) -> Iterator[Fleet]:
-    """No worker yet."""
-    with started_fleet(parts, tmp_path) as made:
-        yield made

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -19,11 +19,11 @@ from queries.recordings import batches
 from schemas import topics
 from schemas.batch import Batch, encode_batch
 from schemas.errors import TasktrailError
-from store import migrate
+from store.address import Address
 from store.connection import Connection
-from store.server import Server
 from tasktrail.demo import RECORDING, open_recording
 from tests.e2e.running import ROOT, TASKTRAIL, Place, open_directory, wait_until
+from tests.fleet.kafka_for_tests import needs_its_own_kafka
 
 USERS = ("admin", "tasktrail-producer", "tasktrail-worker", "tasktrail-operator", "stranger")
 PASSWORD = "no-secret-in-tests"
@@ -73,6 +73,7 @@ class Guarded:
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Guarded]:
     """One for all tests here. The controller's own listener, on 127.0.0.1, asks for no password."""
+    needs_its_own_kafka("gives rights to users")
     settings = {
         "listener.security.protocol.map": "BROKER:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
         "sasl.enabled.mechanisms": MECHANISM,
@@ -154,52 +155,46 @@ def test_an_operator_looks_after_topics_and_a_host_cannot(guarded: Guarded) -> N
         assert refused.returncode != 0 and "Traceback" not in refused.stderr
 
 
-def recorded() -> list[Batch]:
+def recorded(host_id: UUID) -> list[Batch]:
     """A host's batches."""
     with open_recording() as file:
-        return [batch for _, batch in boot(list(batches(file, RECORDING)), Identity(uuid4(), uuid4(), b"web-1"), 2 * 10**18, 5.0)]
+        return [batch for _, batch in boot(list(batches(file, RECORDING)), Identity(host_id, uuid4(), b"web-1"), 2 * 10**18, 5.0)]
 
 
-def test_host_and_worker_do_their_work_with_these_rights(guarded: Guarded, place: Place) -> None:
+def test_host_and_worker_do_their_work_with_these_rights(guarded: Guarded, place: Place, addresses: dict[str, Address]) -> None:
+    host_id = uuid4()
     sender = Sender(guarded.of("tasktrail-producer"), gapless=True)
     headers = {topics.VERSION: topics.MESSAGE_VERSION, topics.SESSION: bytes(8), topics.MACHINE: bytes(8)}
-    for batch in recorded():
+    for batch in recorded(host_id):
         assert sender.send(topics.EVENTS, str(batch.host_id).encode(), encode_batch(batch), headers)
     assert sender.flush(WAIT_S) == 0
     sender.close()
-    with Server(place.store) as server:
-        writer = server.address("writer")
-        migrate.apply(writer, 10_000)
-        env = {
-            **place.env,
-            **guarded.environment("tasktrail-worker"),
-            "TASKTRAIL_STORE": str(writer),
-            "TASKTRAIL_PASSWORD": writer.password,
-        }
-        said = place.directory / "worker.stderr"
-        with said.open("wb") as log:
-            worker = subprocess.Popen([*TASKTRAIL, "stream"], env=env, cwd=ROOT, stdout=log, stderr=log)
-        try:
-            with Connection(server.address("reader")) as reader:
+    writer = addresses["writer"]
+    env = {**place.env, **guarded.environment("tasktrail-worker"), "TASKTRAIL_STORE": str(writer), "TASKTRAIL_PASSWORD": writer.password}
+    said = place.directory / "worker.stderr"
+    with said.open("wb") as log:
+        worker = subprocess.Popen([*TASKTRAIL, "stream"], env=env, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        with Connection(addresses["reader"]) as reader:
 
-                def rows() -> int:
-                    assert worker.poll() is None, said.read_text()
-                    return int(reader.query("SELECT count() FROM images WHERE host = 'web-1'").rows[0][0])
+            def rows() -> int:
+                assert worker.poll() is None, said.read_text()
+                return int(reader.query(f"SELECT count() FROM images WHERE host_id = '{host_id}'").rows[0][0])
 
-                wait_until(lambda: rows() > 500, "rows of the recording", 60)
-            worker.terminate()
-            assert worker.wait(20) == 0, said.read_text()
-            # What `admin` wrote among the events is a dead letter: this worker could put it there.
-            dead = LogReader(guarded.of("admin"))
-            assert "dead letters" in said.read_text()
-            assert list(dead.read(topics.DEADLETTER, dict.fromkeys(range(dead.partitions(topics.DEADLETTER)), 0)))
-            assert any(mark.end for mark in dead.watermarks(topics.STATE, range(PARTITIONS)).values())
-            assert any(at for at in dead.committed("tasktrail", topics.EVENTS, range(PARTITIONS)).values())
-            dead.close()
-        finally:
-            if worker.poll() is None:
-                worker.kill()
-                worker.wait()
+            wait_until(lambda: rows() > 500, "rows of the recording", 60)
+        worker.terminate()
+        assert worker.wait(20) == 0, said.read_text()
+        # What `admin` wrote among the events is a dead letter: this worker could put it there.
+        dead = LogReader(guarded.of("admin"))
+        assert "dead letters" in said.read_text()
+        assert list(dead.read(topics.DEADLETTER, dict.fromkeys(range(dead.partitions(topics.DEADLETTER)), 0)))
+        assert any(mark.end for mark in dead.watermarks(topics.STATE, range(PARTITIONS)).values())
+        assert any(at for at in dead.committed("tasktrail", topics.EVENTS, range(PARTITIONS)).values())
+        dead.close()
+    finally:
+        if worker.poll() is None:
+            worker.kill()
+            worker.wait()
 
 
 def test_a_wrong_password_is_nobody(guarded: Guarded) -> None:

@@ -227,7 +227,7 @@ def test_the_image_has_what_the_parts_import() -> None:
 
 def test_the_topics_that_rights_are_given_for_are_the_topics() -> None:
     script = (DEPLOY / "kafka" / "acls.sh").read_text()
-    assert set(re.findall(r"--topic (tasktrail\.\w+)", script)) == {topics.EVENTS, topics.STATE, topics.DEADLETTER}
+    assert set(re.findall(r'--topic "\$\{prefix\}(tasktrail\.\w+)"', script)) == {topics.EVENTS, topics.STATE, topics.DEADLETTER}
 
 
 def metrics() -> set[str]:

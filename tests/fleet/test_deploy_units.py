@@ -11,23 +11,22 @@ from uuid import uuid4
 
 import pytest
 
-from broker.cluster import cluster
+from broker.cluster import Cluster
 from broker.connection import Sender
 from deploy.local.hosts import Identity, boot
-from deploy.local.kafka import Kafka
 from producers.prerequisites import LOADING, READING
 from queries.recordings import batches
 from schemas import topics
 from schemas.batch import BatchKind, encode_batch, frames
 from schemas.events import Seen, decode_record
 from schemas.topics import MACHINE, SESSION, VERSION
-from store import migrate
+from store.address import Address
 from store.connection import Connection
-from store.server import Server
 from tasktrail.demo import RECORDING, open_recording
 from tasktrail.settings import read_settings
 from tests.contract.conftest import await_end
 from tests.e2e.running import ROOT, Place, wait_until
+from tests.fleet.kafka_for_tests import settings_of
 from tests.fleet.producing import Producing, hole_bytes, joined
 from tests.fleet.unit_sandbox import CAPABILITIES, Unit
 
@@ -234,13 +233,13 @@ def test_one_host_by_itself_needs_each_of_its_capabilities(place: Place, tmp_pat
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
 
 
-def test_a_worker_needs_no_root_and_no_capability(kafka: Kafka, place: Place) -> None:
-    this = unit("tasktrail-stream@")
-    place.env["TASKTRAIL_KAFKA"] = kafka.address
+def test_a_worker_needs_no_root_and_no_capability(own_cluster: Cluster, place: Place, addresses: dict[str, Address]) -> None:
+    this, host_id = unit("tasktrail-stream@"), uuid4()
+    place.env |= settings_of(own_cluster)
     assert place.command("topics", "create", "--replication", "1", "--partitions", "4").returncode == 0
     with open_recording() as file:
-        shipped = [batch for _, batch in boot(list(batches(file, RECORDING)), Identity(uuid4(), uuid4(), b"web-1"), 2 * 10**18, 5.0)]
-    sender = Sender(cluster(kafka.address))
+        shipped = [batch for _, batch in boot(list(batches(file, RECORDING)), Identity(host_id, uuid4(), b"web-1"), 2 * 10**18, 5.0)]
+    sender = Sender(own_cluster)
     headers = {VERSION: topics.MESSAGE_VERSION, SESSION: bytes(8), MACHINE: bytes(8)}
     for batch in shipped:
         assert sender.send(topics.EVENTS, str(batch.host_id).encode(), encode_batch(batch), headers)
@@ -249,27 +248,25 @@ def test_a_worker_needs_no_root_and_no_capability(kafka: Kafka, place: Place) ->
     state = place.directory / "worker"
     state.mkdir()
     os.chown(state, NOBODY, NOBODY)
-    with Server(place.store) as server:
-        writer = server.address("writer")
-        migrate.apply(writer, 10_000)
-        env = {**place.env, "TASKTRAIL_STORE": str(writer), "TASKTRAIL_PASSWORD": writer.password}
-        command = [word.replace("/var/lib/tasktrail-stream/1", str(state)) for word in command_of(this)]
-        said = place.directory / "worker.stderr"
-        with said.open("wb") as log:
-            worker = subprocess.Popen([*sandbox(this.path, state), *command], env=env, cwd=ROOT, stdout=log, stderr=log)
-        try:
-            with Connection(server.address("reader")) as reader:
+    writer = addresses["writer"]
+    env = {**place.env, "TASKTRAIL_STORE": str(writer), "TASKTRAIL_PASSWORD": writer.password}
+    command = [word.replace("/var/lib/tasktrail-stream/1", str(state)) for word in command_of(this)]
+    said = place.directory / "worker.stderr"
+    with said.open("wb") as log:
+        worker = subprocess.Popen([*sandbox(this.path, state), *command], env=env, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        with Connection(addresses["reader"]) as reader:
 
-                def rows() -> int:
-                    assert worker.poll() is None, said.read_text()
-                    return int(reader.query("SELECT count() FROM images WHERE host = 'web-1'").rows[0][0])
+            def rows() -> int:
+                assert worker.poll() is None, said.read_text()
+                return int(reader.query(f"SELECT count() FROM images WHERE host_id = '{host_id}'").rows[0][0])
 
-                wait_until(lambda: rows() > 500, "rows of the recording", 60)
-            assert Path(f"/proc/{worker.pid}").stat().st_uid == NOBODY
-            assert re.search(r"CapBnd:\s+0+\n", Path(f"/proc/{worker.pid}/status").read_text())
-            worker.terminate()
-            assert worker.wait(20) == 0, said.read_text()
-        finally:
-            if worker.poll() is None:
-                worker.kill()
-                worker.wait()
+            wait_until(lambda: rows() > 500, "rows of the recording", 60)
+        assert Path(f"/proc/{worker.pid}").stat().st_uid == NOBODY
+        assert re.search(r"CapBnd:\s+0+\n", Path(f"/proc/{worker.pid}/status").read_text())
+        worker.terminate()
+        assert worker.wait(20) == 0, said.read_text()
+    finally:
+        if worker.poll() is None:
+            worker.kill()
+            worker.wait()

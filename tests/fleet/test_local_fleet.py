@@ -21,7 +21,9 @@ from schemas.batch import BatchKind
 from schemas.rows import ImageRow, LossCause, LossRow, Row
 from streams.join import HostState, apply
 from tasktrail.demo import RECORDING, open_recording
+from tests.contract.named_store import needs_its_own_clickhouse
 from tests.e2e.running import ROOT, open_directory, wait_until
+from tests.fleet.kafka_for_tests import needs_its_own_kafka
 
 HOSTS = ("web-21", "web-22", "web-23")
 UP_S = 300
@@ -60,6 +62,8 @@ class Local:
 @pytest.fixture
 def local() -> Iterator[Local]:
     """A fleet that is down at the end, whatever the test did."""
+    needs_its_own_kafka("starts and ends all parts of a fleet")
+    needs_its_own_clickhouse("starts and ends all parts of a fleet")
     with open_directory() as directory:
         fleet = Local(directory)
         try:

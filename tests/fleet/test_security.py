@@ -12,6 +12,7 @@ from broker.connection import Admin, LogReader, Sender
 from deploy.local.kafka import Kafka
 from schemas.errors import TasktrailError, Unavailable
 from schemas.topics import topics
+from tests.fleet.kafka_for_tests import needs_its_own_kafka
 
 PASSWORD = "no-secret-in-tests"
 WAIT_S = 30.0
@@ -53,6 +54,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["PLAIN", "SCRAM-SHA-512"])
 def secured(request: pytest.FixtureRequest, certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster that takes one user by this mechanism, over TLS."""
+    needs_its_own_kafka("sets up how one gets in")
     login = f"required username=web password={PASSWORD}"
     plain = f"org.apache.kafka.common.security.plain.PlainLoginModule {login} user_web={PASSWORD};"
     scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"

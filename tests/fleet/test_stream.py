@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -11,19 +11,13 @@ from schemas import topics
 from schemas.batch import Batch, BatchKind
 from schemas.rows import HostRow, ImageKind, ImageRow, Row
 from schemas.signing import host_key, signature
+from streams.fleet.claims import PRINTS_NEAR
 from tests.e2e.running import wait_until
-from tests.fleet.streaming import PLAIN, Fleet, Known, Parts, Sent, known, message_of, named_parts
-from tests.sim.channel import batches, cut_nowhere, cut_randomly
+from tests.fleet.streaming import PLAIN, Fleet, Known, Sent, known, message_of
+from tests.sim.channel import Log, batches, cut_everywhere, cut_nowhere, cut_randomly
 from tests.sim.scenario import exact_log, flat
 from tests.sim.test_claims import HOST_ID, KEY, Machine, check, copied
 from tests.sim.test_claims import interleaved as told_apart
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
-    """Nothing here kills them, so the environment may name others."""
-    with named_parts(tmp_path_factory) as made:
-        yield made
 
 
 def test_the_rows_are_those_of_one_host(fleet: Fleet) -> None:
@@ -86,6 +80,49 @@ def test_the_whole_topic_again_gives_nothing_new(fleet: Fleet) -> None:
     fleet.check(sent)
     # The same rows may lie there twice, or superseded ones be gone by now; none is another.
     assert facts(fleet, sent) <= before
+
+
+def numbered(seed: int, cut: Callable[[Log, random.Random], list[list[int]]], size: int) -> tuple[list[Batch], list[Sent]]:
+    """A host's batches, and its messages as a producer numbers them that starts anew with each boot."""
+    log, rng = exact_log(seed, size)
+    whole, messages = flat(batches(log, cut(log, rng), rng)), list[Sent]()
+    for boot_id, boot in itertools.groupby(whole, key=lambda batch: batch.boot_id):
+        before = 0
+        for number, batch in enumerate(boot, 1):
+            key, value, _ = message_of(batch)
+            headers = {topics.SESSION: boot_id.bytes, topics.MACHINE: b"machine", topics.SEQUENCE: topics.sequence(number, before)}
+            messages.append(Sent(key, value, PLAIN | headers))
+            before = topics.print_of(value)
+    return whole, messages
+
+
+def test_the_log_appended_to_itself_gives_nothing_new_and_what_is_not_remembered_is_a_dead_letter(fleet: Fleet) -> None:
+    hosts = [numbered(2003, lambda log, _: cut_everywhere(log), 600), *(numbered(2010 + one, cut_randomly, 0) for one in range(3))]
+    longest = max(len(list(boot)) for _, boot in itertools.groupby(hosts[0][0], key=lambda batch: batch.boot_id))
+    assert longest > 2 * PRINTS_NEAR and len({batch.boot_id for batch in hosts[0][0]}) > 1, "the test sends what it is about"
+    turns = itertools.zip_longest(*(messages for _, messages in hosts))
+    sent = Known([whole for whole, _ in hosts], [message for turn in turns for message in turn if message is not None])
+    worker = fleet.start_worker()
+    fleet.produce(sent.messages)
+    fleet.check(sent)
+    before, number = facts(fleet, sent), worker.number("worker_dead_letters")
+    assert not number and not fleet.dead()
+    appended = [Sent(record.key, record.value, record.headers) for record in fleet.topic(topics.EVENTS) if record.key in keys(sent)]
+    assert len(appended) == len(sent.messages)
+    fleet.produce(appended)
+    fleet.check(sent)
+    assert facts(fleet, sent) <= before
+    assert {row.host_id for row in fleet.rows(sent.boots)} == {log[0].host_id for log in sent.logs}
+    assert not worker.number("worker_identity_clashes")
+    dead = fleet.dead()
+    assert {(letter.key, letter.value) for letter in dead} <= {(one.key, one.value) for one in sent.messages}
+    assert 0 < len(dead) == worker.number("worker_dead_letters") < len(appended) - PRINTS_NEAR
+    assert all("may be a repeat" in reason_of(letter) for letter in dead)
+
+
+def keys(sent: Known) -> set[bytes]:
+    """Of its messages."""
+    return {one.key for one in sent.messages}
 
 
 def facts(fleet: Fleet, sent: Known) -> set[Row]:
@@ -181,14 +218,15 @@ def test_two_machines_with_one_host_id_are_never_mixed(fleet: Fleet) -> None:
     assert worker.number("worker_identity_clashes") == 2
 
 
-def test_without_states_the_log_is_read_again(fleet: Fleet) -> None:
-    sent = known(60)
+@pytest.mark.parametrize("deleted", [False, True], ids=["emptied", "deleted"])
+def test_without_states_the_log_is_read_again(fleet: Fleet, deleted: bool) -> None:
+    sent = known(61 if deleted else 60)
     half = len(sent.messages) // 2
     first = fleet.start_worker()
     fleet.produce(sent.messages[:half])
     fleet.caught_up()
     assert first.stop() == 0
-    emptied = fleet.forget_states()
+    emptied = fleet.delete_states() if deleted else fleet.forget_states()
     fleet.produce(sent.messages[half:])
     second = fleet.start_worker()
     fleet.check(sent)

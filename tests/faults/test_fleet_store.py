@@ -8,13 +8,31 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.kafka import Kafka
+from broker.cluster import Cluster
+from store.address import Address
 from store.connection import Connection
 from store.server import Server
 from tests.contract.conftest import kill
+from tests.contract.named_store import named_address, needs_its_own_clickhouse
 from tests.e2e.running import open_directory, tmpfs, wait_until
+from tests.fleet.kafka_for_tests import private
 from tests.fleet.store_wire import StoreWire
-from tests.fleet.streaming import Fleet, Known, Load, Worker, known, parts_of, pause, prepare, started_fleet
+from tests.fleet.streaming import Fleet, Known, Load, Parts, Worker, addresses_of, known, pause, prepare, started_fleet
+
+
+@pytest.fixture(scope="module")
+def parts(kafka_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Parts]:
+    """With a ClickHouse that may be killed, unless another one is named."""
+    with contextlib.ExitStack() as stack:
+        server = None
+        if named_address():
+            addresses: dict[str, Address] = request.getfixturevalue("addresses")
+        else:
+            server = stack.enter_context(Server(stack.enter_context(open_directory()) / "store"))
+            addresses = addresses_of(server)
+        made = Parts(None, private(kafka_cluster), server, addresses)
+        prepare(made)
+        yield made
 
 
 def in_trouble(worker: Worker) -> None:
@@ -34,12 +52,13 @@ def running(fleet: Fleet, sent: Known, seconds: float) -> tuple[Worker, Load]:
 
 def server_of(fleet: Fleet) -> Server:
     """The store's server, which is ours."""
+    needs_its_own_clickhouse("kills it or lets it hang")
     assert fleet.parts.server is not None
     return fleet.parts.server
 
 
 def test_a_store_killed_and_away_for_half_a_minute(fleet: Fleet) -> None:
-    sent, server = known(300), server_of(fleet)
+    server, sent = server_of(fleet), known(300)
     worker, load = running(fleet, sent, 40)
     kill(server)
     in_trouble(worker)
@@ -51,7 +70,7 @@ def test_a_store_killed_and_away_for_half_a_minute(fleet: Fleet) -> None:
 
 
 def test_a_store_that_hangs_for_half_a_minute(fleet: Fleet) -> None:
-    sent, server = known(310), server_of(fleet)
+    server, sent = server_of(fleet), known(310)
     worker, load = running(fleet, sent, 40)
     os.kill(server.pid, signal.SIGSTOP)
     try:
@@ -66,7 +85,7 @@ def test_a_store_that_hangs_for_half_a_minute(fleet: Fleet) -> None:
 
 
 def test_a_worker_that_is_to_end_while_the_store_hangs_ends(fleet: Fleet) -> None:
-    sent, server = known(320), server_of(fleet)
+    server, sent = server_of(fleet), known(320)
     worker, load = running(fleet, sent, 10)
     os.kill(server.pid, signal.SIGSTOP)
     try:
@@ -79,8 +98,9 @@ def test_a_worker_that_is_to_end_while_the_store_hangs_ends(fleet: Fleet) -> Non
 
 
 def test_connections_cut_after_rows_were_sent(fleet: Fleet) -> None:
-    sent, wire = known(330), StoreWire(fleet.store_port)
-    fleet.store_port = wire.port
+    writer = fleet.parts.addresses["writer"]
+    sent, wire = known(330), StoreWire(writer.port, writer.host)
+    fleet.store_host, fleet.store_port = "127.0.0.1", wire.port
     worker, load = running(fleet, sent, 15)
     wire.cuts = 12
     load.all_sent()
@@ -109,12 +129,13 @@ def test_too_many_parts_are_waited_for(fleet: Fleet) -> None:
 
 
 @pytest.fixture
-def small_fleet(tmp_path: Path) -> Iterator[tuple[Fleet, Path]]:
+def small_fleet(own_cluster: Cluster, tmp_path: Path) -> Iterator[tuple[Fleet, Path]]:
     """A fleet whose store lies on a small disk."""
+    needs_its_own_clickhouse("fills its disk")
     with contextlib.ExitStack() as stack:
         small = stack.enter_context(tmpfs(stack.enter_context(open_directory()) / "small", "200m"))
-        server, kafka = stack.enter_context(Server(small / "store")), stack.enter_context(Kafka(tmp_path / "kafka"))
-        made = parts_of(server, kafka)
+        server = stack.enter_context(Server(small / "store"))
+        made = Parts(None, own_cluster, server, addresses_of(server))
         prepare(made)
         yield stack.enter_context(started_fleet(made, tmp_path)), small
 

@@ -2,18 +2,21 @@
 
 from pathlib import Path
 
+from broker.cluster import cluster
 from deploy.local.kafka import Kafka
 from tests.e2e.running import Place, wait_until
 from tests.e2e.test_storm import Storms
+from tests.faults.test_fleet_produce import await_part, check_all_there
+from tests.fleet.kafka_for_tests import needs_its_own_kafka
 from tests.fleet.producing import Producing
-from tests.fleet.test_produce_kills import await_part, check_all_there
 from tests.fleet.wire import Wire
 
 
 def test_a_wire_that_is_cut_then_slow_and_lossy_loses_nothing(place: Place, programs: Path, tmp_path: Path) -> None:
+    needs_its_own_kafka("has a broker at the end of a wire of its own")
     place.env["TASKTRAIL_RING_BYTES"] = "8MiB"
     with Wire() as wire, Kafka(tmp_path / "kafka", host=wire.here) as kafka:
-        producing = Producing(place, kafka.address)
+        producing = Producing(place, cluster(kafka.address))
         producing.prefix = wire.prefix
         producing.make_topics()
         producing.start()

@@ -1,7 +1,23 @@
 """The broker killed, stopped and started again under workers that join: the rows are those of the embedded join."""
 
+import pytest
+
+from broker.cluster import cluster
+from deploy.local.kafka import Kafka
+from store.address import Address
 from tests.e2e.running import wait_until
-from tests.fleet.streaming import Fleet, Load, Worker, known, pause
+from tests.fleet.fixtures import revive
+from tests.fleet.kafka_for_tests import private
+from tests.fleet.streaming import Fleet, Load, Parts, Worker, known, pause, prepare
+
+
+@pytest.fixture(scope="module")
+def parts(killable_kafka: Kafka, addresses: dict[str, Address]) -> Parts:
+    """With a broker that may be killed."""
+    revive(killable_kafka)
+    made = Parts(killable_kafka, private(cluster(killable_kafka.address)), None, addresses)
+    prepare(made)
+    return made
 
 
 def under_way(fleet: Fleet, load: Load, *workers: Worker) -> None:
