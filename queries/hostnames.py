@@ -44,12 +44,14 @@ def named(text: str) -> Condition:
     name = finding.text("host", text)
     if not _ID_PART.fullmatch(text.lower()):
         return name
-    return Condition(f"({name.sql} OR startsWith(toString(host_id), {{part#:String}}))", {**name.params, "part#": text.lower()})
+    sql = f"({name.sql} OR startsWith(toString(host_id), {{part#:String}}))"
+    return Condition(sql, {**name.params, "part#": text.lower()}, sql)
 
 
 def among(host_ids: Iterable[UUID]) -> Condition:
     """A row is of one of these hosts."""
-    return Condition("host_id IN ({host#:Array(UUID)})", {"host#": sorted(host_ids)})
+    sql = "host_id IN ({host#:Array(UUID)})"
+    return Condition(sql, {"host#": sorted(host_ids)}, sql)
 
 
 def several(source: Source) -> bool:

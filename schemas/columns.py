@@ -256,6 +256,24 @@ HOSTS: tuple[Column, ...] = (
     Column("version", "UInt64", "the larger, the newer", "heard"),
 )
 
+_OF_IMAGES = {column.name: column for column in IMAGES}
+
+
+def _as_in_images(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name, _OF_IMAGES[name].type, _OF_IMAGES[name].says, "as in images") for name in names)
+
+
+PROGRAMS: tuple[Column, ...] = (
+    Column("place", "UInt64", "28 bits of a hash of host_id and boot_id, then start_boottime in units of 2^28 ns", "computed"),
+    Column("week", "Date", "Monday of the week in which the process was created", "start"),
+    *_as_in_images("host_id", "host", "boot_id", "start_boottime", "tgid", "exec_id", "kind", "begin", "comm", "renamed", "exe"),
+    *_as_in_images("uid", "user"),
+    Column("above_comm", "Array(String)", "comms of the chain's elements that its process inherited, each once", "chain_comm"),
+    Column("above_exe", "Array(String)", "their executables, likewise", "chain_exe"),
+    *_as_in_images("seen", "version"),
+)
+"""What questions by name need of each image."""
+
 CPID = Column("cpid", "UUID", "OCSF's Common Process Identifier, computed on reading", "schemas.identity.cpid")
 ENDED = Column("ended", "Nullable(" + _TIME + ")", "when the image ended, NULL while it lives", "begin + duration")
 ALIASES = (CPID, ENDED)

@@ -135,6 +135,7 @@ def data_dictionary() -> str:
     out += ["Computed on reading:", "", *_columns(columns.ALIASES)]
     out += ["## losses: what is missing, and between which moments", "", *_columns(columns.LOSSES)]
     out += ["## hosts: who reports, one row per boot", "", *_columns(columns.HOSTS)]
+    out += ["## programs: what questions by name need of each image", "", *_columns(columns.PROGRAMS)]
     for name, kinds in (("kind and chain_kind", ImageKind), ("end_kind", EndKind), ("cause", LossCause)):
         out += [f"## Values of {name}", ""]
         out += _table(("value", "number", "meaning"), [(k.name.lower(), str(k.value), _enum_says(source, k.name)) for k in kinds])

@@ -2,12 +2,14 @@
 
 import hashlib
 import re
+import time
+from collections.abc import Callable
 from importlib import resources
 from typing import NamedTuple
 
 from schemas import limits
 from schemas.errors import BadInput
-from store import clusters
+from store import clusters, filling
 from store.address import DATABASE, Address
 from store.clusters import Found
 from store.connection import Connection
@@ -72,8 +74,55 @@ def apply(address: Address, retention_days: int = RETENTION_DAYS, cluster: str =
 
     cluster  name of the cluster whose servers shall share the rows; empty: what the database is already, else one server.
 
-    Raises BadInput when the database is from a newer version of the program, is laid out otherwise, or the user may not make tables.
+    Rows that are there already are put into new tables by ``fill``. Raises BadInput when the database is from a newer version of the
+    program, is laid out otherwise, or the user may not make tables.
     """
+    run = _brought(address, retention_days, cluster)
+    if run:
+        fill(address, only_empty=True)
+    return run
+
+
+def fill(address: Address, only_empty: bool = False, pause: Callable[[float], None] = time.sleep) -> bool:
+    """Put the rows that were there before a table into it; returns whether that is done now. May be given up and gone on with.
+
+    ``only_empty``: only where there are none. Raises BadInput or Unavailable, see store.filling.
+    """
+    with Connection(address._replace(database="system")) as connection:
+        found = clusters.find(connection, address.database)
+        members = clusters.members(connection, found.cluster) if found.cluster and not clusters.are_replicated(found) else []
+    schema = Schema(address.database, cluster=found.cluster, replicated=not members)
+    each = "_local" if members else ""
+    places = [_at(address, member) for member in members] or [address]
+    (view,) = (one for one in _statements_of(schema) if one.startswith("CREATE MATERIALIZED VIEW"))
+    done = 0
+    for place in places:
+        with Connection(place._replace(database="system")) as connection:
+            if filling.is_done(connection, address.database):
+                done += 1
+            elif only_empty and not filling.is_empty(connection, address.database, each):
+                return False
+            elif not only_empty:
+                filling.await_inserts(connection, "" if members else found.cluster, pause)
+                filling.fill(connection, address.database, view, each)
+    # Whoever asks one server gets rows of all, so it is recorded when all have theirs.
+    for place in places if done < len(places) else []:
+        with Connection(place._replace(database="system")) as connection:
+            filling.record(connection, address.database)
+    return True
+
+
+def _statements_of(schema: Schema) -> list[str]:
+    return [statement for migration in migrations(schema) for statement in migration.statements]
+
+
+def _at(address: Address, member: clusters.Member) -> Address:
+    """The same for this server of the cluster."""
+    return address._replace(host=member.host, port=member.port, alt_hosts="")
+
+
+def _brought(address: Address, retention_days: int, cluster: str) -> list[str]:
+    """As apply, the rows left aside."""
     # A connection into a database that is not there yet would be refused.
     with Connection(address._replace(database="system")) as connection:
         found = clusters.find(connection, address.database)
@@ -91,7 +140,7 @@ def apply(address: Address, retention_days: int = RETENTION_DAYS, cluster: str =
             return _apply(connection, schema, found)
     run: dict[str, None] = {}
     for member in members:
-        with Connection(address._replace(host=member.host, port=member.port, alt_hosts="", database="system")) as connection:
+        with Connection(_at(address, member)._replace(database="system")) as connection:
             found = clusters.find(connection, address.database)
             clusters.agreed(connection, address.database, found, name)
             run |= dict.fromkeys(_apply(connection, schema, found))

@@ -113,6 +113,7 @@ def users_xml(reader_password: str, writer_password: str, limits: Limits) -> str
             <grants>
                 <query>GRANT SELECT, INSERT, ALTER, CREATE, DROP, TRUNCATE, OPTIMIZE ON {DATABASE}.*</query>
                 <query>GRANT TABLE ENGINE ON ReplacingMergeTree</query>
+                <query>GRANT SELECT ON system.processes</query>
                 {_system_grants()}
             </grants>
         </{WRITER}>

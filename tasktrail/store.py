@@ -7,6 +7,7 @@ import click
 
 from schemas.errors import BadInput
 from store import address as addresses
+from store import migrate
 from store.address import Address
 from store.layout import Layout
 from store.opening import open_for_writing
@@ -38,6 +39,8 @@ def store() -> None:
 def init(place: str | None, retention_days: int | None, cluster: str) -> None:
     """Make the store's tables, or bring them to this version; does nothing to those that are there.
 
+    Rows of an older version are put into tables that it lacked. That may be ended: the next call goes on with it.
+
     The password for another server is taken from TASKTRAIL_PASSWORD.
 
     With --cluster each server of the cluster (as in its system.clusters) keeps the rows of some hosts. Where its servers have the macros
@@ -52,6 +55,7 @@ def init(place: str | None, retention_days: int | None, cluster: str) -> None:
     """
     settings = read_settings({"store": place, "retention_days": retention_days}).settings
     with open_for_writing(settings.store, settings.retention_days, cluster=cluster) as address:
+        migrate.fill(address)
         where = settings.store if not addresses.is_address(settings.store) else str(address)
     click.echo(f"store {where} is ready; rows are kept for {settings.retention_days} days after they last held", err=True)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from queries import find, targets, tree
 from queries.history import history_of
+from queries.per_host import per_host
 from queries.rows import Answer, Arriving, Params, Settings, columns, make
 from queries.times import Moment
 from schemas.rows import ImageRow
@@ -114,15 +115,15 @@ def questions(reader: Connection) -> Mapping[str, Callable[[Counting], int]]:
         assert chosen is not None and chosen.task_id == image.task_id
         return len(history_of(source, image).steps)
 
-    def per_host(comm: str, under: str) -> Callable[[Counting], int]:
-        where, params = find.joined([find.comm(comm), find.under_name(under)])
-        return lambda source: len(source.query(f"SELECT host_id, any(host), count() {find.newest(where)} GROUP BY host_id", params).rows)
+    def ran(comm: str, under: str) -> Callable[[Counting], int]:
+        return lambda source: len(per_host(source, [find.comm(comm), find.under_name(under)]))
 
     return {
         "descendants": descendants,
         "history_at": history,
-        "rare_under_per_host": per_host("nc", "bash"),
-        "common_under_per_host": per_host("curl", "cron"),
+        "rare_under_per_host": ran("nc", "bash"),
+        "common_under_per_host": ran("curl", "cron"),
+        "frequent_under_per_host": ran("cc1", "bash"),
     }
 
 

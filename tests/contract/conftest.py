@@ -1,20 +1,23 @@
 """One embedded server for the whole session; each module gets its tables empty."""
 
+import contextlib
 import os
 import select
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import pytest
 
 from schemas.rows import Row
-from store import address, migrate
+from store import migrate
 from store.address import Address
 from store.connection import Connection
 from store.server import Server
 from streams.sinks.clickhouse import Sink
+from tests.contract.named_store import named_address, private_database
 
 
 class Store(NamedTuple):
@@ -24,6 +27,7 @@ class Store(NamedTuple):
     write           stores rows as the real sink does
     addresses       of each role
     server          None where TASKTRAIL_TEST_CLICKHOUSE names another server
+    place           what commands take as --store
     """
 
     writer: Connection
@@ -31,6 +35,14 @@ class Store(NamedTuple):
     write: Callable[[Sequence[Row]], None]
     addresses: dict[str, Address]
     server: Server | None
+
+    @property
+    def place(self) -> str:
+        """See the class."""
+        if self.server is not None:
+            return str(self.server.directory)
+        url, one = str(self.addresses["reader"]), self.addresses["reader"]
+        return url.replace("@", f":{quote(one.password, safe='')}@", 1)
 
 
 def no_wait(seconds: float) -> None:
@@ -40,7 +52,7 @@ def no_wait(seconds: float) -> None:
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | None]:
     """The embedded server, None when another one is to be tested."""
-    if os.environ.get("TASKTRAIL_TEST_CLICKHOUSE"):
+    if named_address():
         yield None
         return
     directory = tmp_path_factory.mktemp("store")
@@ -52,17 +64,24 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server |
 @pytest.fixture(scope="module")
 def store(shared_server: Server | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A freshly migrated database with empty tables."""
-    if shared_server is None:
-        given = address.parse(os.environ["TASKTRAIL_TEST_CLICKHOUSE"], os.environ)
-        addresses = {"reader": given, "writer": given}
-    else:
-        addresses = {role: shared_server.address(role) for role in ("reader", "writer")}
+    named = named_address()
+    with contextlib.ExitStack() as stack:
+        if shared_server is None:
+            assert named is not None
+            addresses = dict.fromkeys(("reader", "writer"), stack.enter_context(private_database(named)))
+        else:
+            addresses = {role: shared_server.address(role) for role in ("reader", "writer")}
+        yield from migrated(addresses, shared_server, tmp_path_factory.mktemp("deadletter"))
+
+
+def migrated(addresses: dict[str, Address], server: Server | None, deadletter: Path) -> Iterator[Store]:
+    """With our tables, which are empty."""
     migrate.apply(addresses["writer"])
     with Connection(addresses["writer"]) as writer, Connection(addresses["reader"]) as reader:
-        for table in ("images", "losses", "hosts"):
+        for table in ("images", "programs", "losses", "hosts"):
             writer.execute(f"TRUNCATE TABLE {table}")
-        sink = Sink(lambda: Connection(addresses["writer"]), tmp_path_factory.mktemp("deadletter"), no_wait, lambda: 0.0)
-        yield Store(writer, reader, lambda rows: sink.write(rows, "test"), addresses, shared_server)
+        sink = Sink(lambda: Connection(addresses["writer"]), deadletter, no_wait, lambda: 0.0)
+        yield Store(writer, reader, lambda rows: sink.write(rows, "test"), addresses, server)
         sink.close()
 
 

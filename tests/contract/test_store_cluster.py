@@ -16,7 +16,7 @@ from tests.contract.conftest import kill, no_wait
 from tests.contract.fleet_rows import NAMES, fleet
 from tests.contract.rows import image
 
-TABLES = ["current_images", "current_losses", "hosts", "images", "losses"]
+TABLES = ["current_images", "current_losses", "hosts", "images", "losses", "programs"]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,8 @@ def test_two_places_at_once_make_the_same_tables_on_every_server(servers: Server
     for at in (0, 1):
         found = tables(servers, at)
         assert {name for name, engine in found.items() if engine == "Distributed"} == set(TABLES)
-        assert set(found) == {*TABLES, *(f"{name}_local" for name in TABLES), "schema_versions"}
+        local = {f"{name}_local" for name in (*TABLES, "programs_view")}
+        assert set(found) == {*TABLES, *local, "schema_versions", "schema_fills"}
     assert migrate.apply(servers.admin(1), cluster=CLUSTER) == []
     # What a database is already need not be said again.
     assert migrate.apply(servers.admin(0)) == []

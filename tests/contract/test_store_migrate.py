@@ -13,6 +13,7 @@ from store.connection import Connection
 from store.migrate import Schema
 from store.server import Server
 from tests.contract.conftest import open_path
+from tests.contract.named_store import needs_its_own_clickhouse
 from tests.contract.rows import image
 
 DAY = 86_400
@@ -21,6 +22,7 @@ DAY = 86_400
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An empty server."""
+    needs_its_own_clickhouse("looks at a server that is empty")
     path = tmp_path_factory.mktemp("empty")
     open_path(path)
     with Server(path / "store").start() as started:
@@ -29,17 +31,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def _ttl(server: Server) -> list[bytes]:
     with Connection(server.address("writer")) as writer:
-        rows = writer.query("SELECT engine_full FROM system.tables WHERE database = 'tasktrail' AND name IN ('images', 'losses')").rows
+        sql = "SELECT engine_full FROM system.tables WHERE database = 'tasktrail' AND name IN ('images', 'losses', 'programs')"
+        rows = writer.query(sql).rows
         return [row[0].split(b"TTL ")[1].split(b" SETTINGS")[0] for row in rows]
 
 
 def test_a_second_time_does_nothing_and_another_retention_changes_it(server: Server) -> None:
     address = server.address("writer")
-    assert migrate.apply(address) == ["versions", "images", "losses", "current", "hosts"]
+    assert migrate.apply(address) == ["versions", "images", "losses", "current", "hosts", "programs"]
     assert migrate.apply(address) == []
-    assert _ttl(server) == [b"seen + toIntervalDay(90)"] * 2
-    assert migrate.apply(address, retention_days=7) == ["images", "losses", "current", "hosts"]
-    assert _ttl(server) == [b"seen + toIntervalDay(7)"] * 2
+    assert _ttl(server) == [b"seen + toIntervalDay(90)"] * 3
+    assert migrate.apply(address, retention_days=7) == ["images", "losses", "current", "hosts", "programs"]
+    assert _ttl(server) == [b"seen + toIntervalDay(7)"] * 3
     assert migrate.apply(address, retention_days=7) == []
 
 
@@ -60,7 +63,7 @@ def test_from_many_places_at_once(server: Server) -> None:
     assert problems == []
     assert migrate.apply(server.address("writer")) == []
     with Connection(server.address("reader")) as reader:
-        assert reader.query("SELECT version FROM schema_versions FINAL ORDER BY version").rows == [(0,), (1,), (2,), (3,), (5,)]
+        assert reader.query("SELECT version FROM schema_versions FINAL ORDER BY version").rows == [(0,), (1,), (2,), (3,), (5,), (6,)]
 
 
 def test_rows_expire_by_when_they_last_held(server: Server) -> None:
@@ -106,23 +109,24 @@ def _all_statements(schema: Schema) -> list[str]:
 def test_a_cluster_gets_replicated_tables_and_distributed_ones_over_them() -> None:
     statements = _all_statements(Schema(cluster="the-fleet"))
     path = "/clickhouse/tables/{shard}/{database}/{table}"
-    for name in ("images", "losses", "hosts"):
+    for name in ("images", "losses", "hosts", "programs"):
         (local,) = (
             one for one in statements if one.startswith(f"CREATE TABLE IF NOT EXISTS tasktrail.{name}_local ON CLUSTER 'the-fleet'")
         )
         assert f"ENGINE = ReplicatedReplacingMergeTree('{path}', '{{replica}}', version)" in local
-    for name in ("images", "losses", "hosts", "current_images", "current_losses"):
+    for name in ("images", "losses", "hosts", "programs", "current_images", "current_losses"):
         over = f"CREATE TABLE IF NOT EXISTS tasktrail.{name} ON CLUSTER 'the-fleet' AS tasktrail.{name}_local ENGINE = "
         assert f"{over}Distributed('the-fleet', 'tasktrail', '{name}_local', cityHash64(host_id))" in statements
-    (versions,) = (one for one in statements if "schema_versions" in one)
-    assert "('/clickhouse/tables/all/{database}/{table}', '{shard}-{replica}', applied_at)" in versions
+    for name, version in (("schema_versions", "applied_at"), ("schema_fills", "filled_at")):
+        (of_all,) = (one for one in statements if f"tasktrail.{name}" in one)
+        assert f"('/clickhouse/tables/all/{{database}}/{{table}}', '{{shard}}-{{replica}}', {version})" in of_all
     assert all(" ON CLUSTER 'the-fleet'" in statement for statement in statements)
 
 
 def test_without_replication_each_server_gets_plain_tables_and_the_distributed_ones() -> None:
     text = "\n".join(_all_statements(Schema(cluster="fleet", replicated=False)))
     assert "ON CLUSTER" not in text and "Replicated" not in text
-    assert text.count("Distributed('fleet', 'tasktrail', ") == 5 and "CREATE TABLE IF NOT EXISTS tasktrail.images_local" in text
+    assert text.count("Distributed('fleet', 'tasktrail', ") == 6 and "CREATE TABLE IF NOT EXISTS tasktrail.images_local" in text
 
 
 def test_one_server_gets_none_of_that() -> None:
@@ -134,9 +138,8 @@ def test_one_server_gets_none_of_that() -> None:
 def test_migrations_only_add(schema: Schema) -> None:
     for statement in _all_statements(schema):
         first = " ".join(statement.split()[:6])
-        assert first.startswith(("CREATE DATABASE IF NOT EXISTS", "CREATE TABLE IF NOT EXISTS", "CREATE OR REPLACE VIEW", "ALTER TABLE")), (
-            first
-        )
+        made = ("DATABASE IF NOT EXISTS", "TABLE IF NOT EXISTS", "MATERIALIZED VIEW IF NOT EXISTS", "OR REPLACE VIEW")
+        assert first.startswith(("ALTER TABLE", *(f"CREATE {one}" for one in made))), first
         if first.startswith("ALTER TABLE"):
             assert " MODIFY TTL " in statement or " MODIFY COLUMN" in statement or " IF NOT EXISTS " in statement, statement
         # What is left in braces is the server's own.

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.columns import ALIASES, HOSTS, IMAGES, LOSSES, Column
+from schemas.columns import ALIASES, HOSTS, IMAGES, LOSSES, PROGRAMS, Column
 from schemas.identity import cpid
 from schemas.rows import ImageRow, LossRow
 from tests.contract.conftest import Store
@@ -25,6 +25,7 @@ def test_tables_are_what_the_row_classes_say(store: Store) -> None:
     assert _columns(store, "images") == stored + [(column.name, column.type, "ALIAS") for column in ALIASES]
     assert _columns(store, "losses") == [(column.name, column.type, "") for column in LOSSES]
     assert _columns(store, "hosts") == [(column.name, column.type, "") for column in HOSTS]
+    assert _columns(store, "programs") == [(column.name, column.type, "") for column in PROGRAMS]
 
 
 def _readback(store: Store, table: str, columns: tuple[Column, ...]) -> list[tuple[Any, ...]]:
