@@ -38,9 +38,7 @@ def family(store: Store) -> Iterator[Store]:
 
 @pytest.fixture
 def shell(family: Store, capsys: pytest.CaptureFixture[str]) -> Shell:
-    if family.server is None:
-        pytest.skip("needs the embedded server")
-    return Shell(str(family.server.directory), capsys)
+    return Shell(family.place, capsys)
 
 
 def test_history_is_two_lines_of_text_also_in_a_pipe(shell: Shell) -> None:
@@ -115,6 +113,17 @@ def test_find_on_a_terminal_and_in_a_pipe(shell: Shell) -> None:
     assert [row["comm"] for row in shell.lines("find", "--kind", "fork")] == ["sshd"]
     code, _, err = shell.pipe("find", "--where", "nothing=1")
     assert code == 2 and "no column 'nothing'" in err
+
+
+def test_find_per_host_on_a_terminal_and_in_a_pipe(shell: Shell) -> None:
+    (one,) = shell.lines("find", "--comm", "ls", "--under", "bash", "--per-host")
+    assert one == {"host_id": str(UUID(int=1)), "host": "web1", "images": 1, "first": one["first"], "last": one["first"]}
+    both = shell.lines("find", "--comm", "systemd", "--per-host", "--living")
+    assert [(one["host"], one["images"]) for one in both] == [("web1", 1), ("web2", 1)]
+    shown = shell.terminal("find", "--comm", "systemd", "--per-host").splitlines()
+    assert shown[0].split() == ["HOST", "IMAGES", "FIRST", "BEGAN", "LAST", "BEGAN"] and shown[1].split()[:2] == ["web1", "1"]
+    assert shell.pipe("find", "--comm", "none", "--per-host")[:2] == (0, "")
+    assert shell.pipe("find", "--comm", "ls", "--per-host", "--limit", "3")[0] == 2
 
 
 def test_sql_in_every_form(shell: Shell) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from queries import find, programs
+from queries.per_host import per_host
 from schemas.errors import BadInput, TasktrailError, Unavailable
-from store import migrate
+from store import clusters, migrate
 from store.connection import Connection, in_turn
 from streams.sinks.clickhouse import Sink
 from tests.contract import cluster
@@ -91,6 +93,25 @@ def test_every_row_of_a_host_lies_on_one_server(servers: Servers, tmp_path: Path
             held.append({row[0] for row in connection.query("SELECT DISTINCT host_id FROM images_local").rows})
             assert connection.query("SELECT uniqExact(host_id) FROM images").rows == [(len(NAMES),)]
     assert held[0] and held[1] and not held[0] & held[1]
+
+
+def test_rows_of_an_older_version_are_put_into_new_tables_on_every_server(servers: Servers) -> None:
+    for at in (0, 1):
+        with Connection(servers.admin(at)) as connection:
+            for name in ("programs_view_local", "programs", "programs_local", "schema_fills"):
+                connection.execute(f"DROP TABLE {name} SYNC")
+            connection.execute("ALTER TABLE schema_versions DELETE WHERE version = 6 SETTINGS mutations_sync = 1")
+    wanted = [find.comm("n*")]
+    with Connection(servers.admin(0), clusters.READING) as first, Connection(servers.admin(1), clusters.READING) as second:
+        before = [per_host(reader, wanted) for reader in (first, second)]
+        assert before[0] == before[1]
+        assert migrate.apply(servers.admin(1)) == ["programs"]
+        assert not programs.ready(first) and not programs.ready(second)
+        assert migrate.fill(servers.admin(1), pause=no_wait)
+        for reader in (first, second):
+            assert programs.ready(reader) and per_host(reader, wanted) == before[0]
+            counted = "SELECT host_id, count() FROM {}_local FINAL GROUP BY host_id ORDER BY host_id"
+            assert reader.query(counted.format("programs")).rows == reader.query(counted.format("images")).rows
 
 
 def test_a_server_that_is_away_is_told_and_nothing_is_half_an_answer(servers: Servers, tmp_path: Path) -> None:
