@@ -54,7 +54,8 @@ test: setup fleet-system check ## all tests but the long ones, as root those of 
 
 .PHONY: test-faults
 test-faults: setup fleet-system ## everything that goes wrong, made to go wrong, as root, the fleet's parts included: half an hour
-	@$(PYTEST) -q tests/faults
+	@$(PYTEST) -q tests/faults --ignore-glob='*/test_fleet_*'
+	@$(PYTEST) -q tests/faults/test_fleet_*.py
 
 .PHONY: test-fleet
 test-fleet: setup fleet-system ## the fleet with a real Kafka, Faust workers, a ClickHouse, its units and rights, as root: ten minutes

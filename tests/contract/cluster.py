@@ -10,6 +10,7 @@ from store import layout
 from store.address import Address
 from store.server import Ports, Server
 from tests.contract.conftest import open_path
+from tests.contract.named_store import needs_its_own_clickhouse
 
 CLUSTER = "fleet"
 ADMIN = "administrator"
@@ -51,6 +52,7 @@ def free_ports(number: int) -> list[int]:
 @contextlib.contextmanager
 def started(directory: Path, number: int = 2, users: str = "") -> Iterator[Servers]:
     """So many servers that know each other, with an administrator and what the XML ``users`` says more."""
+    needs_its_own_clickhouse("sets up servers and users of its own")
     open_path(directory)
     ports = free_ports(number)
     shards = "".join(_SHARD.format(port=port) for port in ports)

@@ -182,7 +182,7 @@ def test_a_fill_that_was_given_up_goes_on(older: Store) -> None:
     assert len(pieces) > 3
     # As if it had been ended after the first two weeks: what they left is not looked at again.
     for (piece,) in pieces[:2]:
-        filling.record(older.writer, "tasktrail", piece)
+        filling.record(older.writer, writer.database, piece)
     assert not programs.ready(older.reader)
     assert migrate.fill(writer, pause=no_pause)
     left_out = older.reader.query(

@@ -19,10 +19,17 @@ from store.connection import Connection
 from store.opening import open_for_reading, open_for_writing
 from store.server import Server, holder, stored_address
 from tests.contract.conftest import Store, await_end, kill, open_path
+from tests.contract.named_store import needs_its_own_clickhouse
 from tests.contract.rows import image
 
 ROOT = os.geteuid() == 0
 root_only = pytest.mark.skipif(not ROOT, reason="only root can give up being root")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def embedded() -> None:
+    """What is tested here is no other server's business."""
+    needs_its_own_clickhouse("is about the embedded server")
 
 
 @pytest.fixture
@@ -238,8 +245,6 @@ def test_a_store_of_a_newer_version_is_left_alone(directory: Path) -> None:
 
 
 def test_http_works_with_the_readers_credentials(store: Store) -> None:
-    if store.server is None:
-        pytest.skip("the HTTP port of another server is not known")
     address = store.addresses["reader"]
     request = urllib.request.Request(
         f"http://{address.host}:{address.http_port}/?database=tasktrail",
@@ -252,8 +257,6 @@ def test_http_works_with_the_readers_credentials(store: Store) -> None:
 
 def test_clickhouse_connect_works_with_the_readers_credentials(store: Store) -> None:
     clickhouse_connect = pytest.importorskip("clickhouse_connect")
-    if store.server is None:
-        pytest.skip("the HTTP port of another server is not known")
     address = store.addresses["reader"]
     with closing(
         clickhouse_connect.get_client(

@@ -18,6 +18,7 @@ from store.connection import Connection, Unstorable
 from store.server import Server
 from streams.sinks.clickhouse import ROWS_MAX, Sink
 from tests.contract.conftest import Store, kill, no_wait, open_path
+from tests.contract.named_store import needs_its_own_clickhouse
 from tests.contract.rows import image, loss
 
 WEEK = 7 * 86_400 * 10**9
@@ -26,6 +27,7 @@ WEEK = 7 * 86_400 * 10**9
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of this module's own, which is killed a lot."""
+    needs_its_own_clickhouse("kills its server")
     path = tmp_path_factory.mktemp("own")
     open_path(path)
     with Server(path / "store").start() as started:
@@ -183,6 +185,7 @@ def _fill(ballast: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_full_disk_holds_rows_back_and_loses_none(tmp_path: Path) -> None:
+    needs_its_own_clickhouse("fills its disk")
     open_path(tmp_path)
     disk = tmp_path / "disk"
     disk.mkdir()
