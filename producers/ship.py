@@ -12,10 +12,10 @@ its interval (LossCause.LOG_HOLE), though nothing of that ring or boot may follo
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 from uuid import UUID
 
 from broker.edges import SenderEdge
+from producers.edges import ReadEdge
 from producers.spool import Spool
 from schemas import topics
 from schemas.batch import HEADER, Batch, BatchKind, decode_batch, encode_batch, split_snapshot
@@ -33,40 +33,6 @@ RETRY_S = (0.5, 10.0)
 """Shortest and longest pause after a failure."""
 TOPIC_ANSWER_S = 0.5
 """How long the first question, whether the topic is there, may hold everything up."""
-
-
-class RingEdge(Protocol):
-    """What of producers.ring.Ring is used here."""
-
-    size_bytes: int
-
-    def stretch(self, limit_bytes: int, start: int | None = None) -> tuple[int, int, bytes]:
-        """Start, end and bytes of whole committed records from there, or the consumer's position, on."""
-
-    def release(self, position: int) -> None:
-        """Give the ring back up to that position."""
-
-    def consumer(self) -> int:
-        """The consumer's position."""
-
-    def producer(self) -> int:
-        """The producer's position."""
-
-
-class RecorderEdge(Protocol):
-    """What of producers.recorder.Recorder is used here."""
-
-    ring_id: int
-
-    @property
-    def ring(self) -> RingEdge:
-        """The mapped ring."""
-
-    def pending_snapshots(self, after: int = 0) -> list[bytes]:
-        """Encoded batches of this ring's snapshots that were not discarded and have a larger id than ``after``, oldest first."""
-
-    def discard_snapshots(self, last_id: int) -> None:
-        """Forget the snapshots up to that id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +97,7 @@ class Shipper:
     trouble what stands in the way now, empty if nothing does
     """
 
-    recorder: RecorderEdge
+    recorder: ReadEdge
     sender: Callable[[], SenderEdge]
     spool: Spool
     here: Here

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
+from producers.edges import RecorderEdge
+from producers.keeper import Keeper
 from schemas.batch import Batch, BatchKind, decode_batch
-from schemas.errors import DecodeError, Unavailable
-from schemas.events import Mark
+from schemas.errors import DecodeError
 from schemas.rows import Row
 from streams.hosts import REPORT_NS, host_row
 from streams.join import HostState, apply, rows_lost
@@ -22,65 +23,6 @@ from streams.statefile import read_state, write_state
 
 STEP_BYTES_MAX = 4 * 1024 * 1024
 """Ring bytes that one step takes: some 6,000 processes, so a step's rows fit one insert."""
-SNAPSHOT_PERIOD_NS = 3600 * 1_000_000_000
-CLOCK_PERIOD_NS = 5 * 1_000_000_000
-CLOCK_STEP_NS = 1_000_000
-"""A wall clock that moved by more than this against the boottime gets a mark at once."""
-PROBE_PERIOD_NS = 5 * 1_000_000_000
-EXEC_PROBE_PERIOD_NS = 60 * 1_000_000_000
-
-
-class RingEdge(Protocol):
-    """What of producers.ring.Ring is used here."""
-
-    def stretch(self, limit_bytes: int) -> tuple[int, int, bytes]:
-        """Start, end and bytes of whole committed records from the consumer's position on."""
-
-    def release(self, position: int) -> None:
-        """Give the ring back up to that position."""
-
-    def consumer(self) -> int:
-        """The consumer's position."""
-
-    def producer(self) -> int:
-        """The producer's position."""
-
-
-class RecorderEdge(Protocol):
-    """What of producers.recorder.Recorder is used here."""
-
-    ring_id: int
-
-    @property
-    def ring(self) -> RingEdge:
-        """The mapped ring."""
-
-    def mark(self, kind: Mark, *values: int) -> bool:
-        """Put a mark into the ring; False if it has no room."""
-
-    def clock(self) -> bool:
-        """Put a clock mark with the counters into the ring."""
-
-    def probe(self) -> bool:
-        """Whether a rename of this process comes back as a record."""
-
-    def exec_probe(self) -> bool:
-        """Whether a fork, exec and exit come back as records."""
-
-    def pin_again(self) -> list[str]:
-        """Put back pins that somebody removed, and name them."""
-
-    def refresh(self) -> bool:
-        """Follow a loader that put newer programs in."""
-
-    def snapshot(self) -> Batch:
-        """Take a snapshot, keep it on disk until it is discarded, and mark it in the ring. Raises Unavailable when that is full."""
-
-    def pending_snapshots(self, after: int = 0) -> list[bytes]:
-        """Encoded batches of this ring's snapshots that were not discarded and have a larger id than ``after``, oldest first."""
-
-    def discard_snapshots(self, last_id: int) -> None:
-        """Forget the snapshots up to that id."""
 
 
 class SinkEdge(Protocol):
@@ -108,11 +50,9 @@ class Host:
 class Progress:
     """What has happened since the start, for status and messages.
 
-    drained          the last step took all that was there
-    last_good_ns     boottime of the latest probe that came back
-    pinned_again     pins that somebody removed and that were put back
-    put_back         at the start the store lacked rows that had been stored
-    recalled         at the start no state was there, and so many living processes were taken from the store
+    drained   the last step took all that was there
+    put_back  at the start the store lacked rows that had been stored
+    recalled  at the start no state was there, and so many living processes were taken from the store
     """
 
     steps: int = 0
@@ -121,11 +61,7 @@ class Progress:
     state_bytes: int = 0
     put_back: bool = False
     recalled: int = 0
-    snapshots: int = 0
     drained: bool = False
-    recording: bool = True
-    last_good_ns: int = 0
-    pinned_again: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -141,18 +77,11 @@ class Embedded:
     memory: MemoryEdge | None = None
     """What is asked when there is no state, None for nothing."""
     state: HostState = field(init=False)
+    keeper: Keeper = field(init=False)
     progress: Progress = field(default_factory=Progress)
     _unwritten: list[Row] = field(default_factory=list)
     _token: str = ""
     _unsaved: bool = False
-    _snapshots_due: int = 1
-    _snapshot_ns: int = 0
-    _clock_ns: int = 0
-    _offset_ns: int = 0
-    _probe_ns: int = 0
-    _exec_probe_ns: int = 0
-    _lost: int = 0
-    _gap_marked: bool = False
     _told_ns: int = -REPORT_NS
 
     def __post_init__(self) -> None:
@@ -165,9 +94,8 @@ class Embedded:
         if self.state.ring_id == self.recorder.ring_id and self.state.position > ring.consumer():
             ring.release(self.state.position)  # the state was saved, the position was not moved yet
         self._find_lost_rows()
-        self._lost = self.state.counters.get("lost", 0)
-        for encoded in self.recorder.pending_snapshots():
-            self._take_up(encoded)
+        self.keeper = Keeper(self.recorder, self.host.now)
+        self._take_up_pending()
 
     def _recall(self, memory: MemoryEdge) -> None:
         """Rows were stored up to the ring's consumer position at least: what they tell of is known again."""
@@ -187,12 +115,13 @@ class Embedded:
             self.progress.put_back = True
             self._unwritten += rows_lost(state, stored_version)
 
-    def _take_up(self, encoded: bytes) -> None:
-        """Hand a snapshot to the join, which applies it when it comes to the snapshot's end mark in the ring."""
-        try:
-            self._unwritten += apply(self.state, decode_batch(encoded))
-        except DecodeError:
-            return  # its end mark finds nothing, and another snapshot follows anyway
+    def _take_up_pending(self) -> None:
+        """Hand snapshots to the join, which applies each when it comes to the snapshot's end mark, and takes none for a second time."""
+        for encoded in self.recorder.pending_snapshots():
+            try:
+                self._unwritten += apply(self.state, decode_batch(encoded))
+            except DecodeError:
+                continue  # its end mark finds nothing, and another snapshot follows anyway
 
     def step(self) -> bool:
         """Take what is in the ring to the store; returns whether anything moved.
@@ -257,55 +186,13 @@ class Embedded:
         self._unsaved = False
         if self.state.ring_id == self.recorder.ring_id:
             self.recorder.ring.release(self.state.position)
-        if self.state.last_snapshot:
             self.recorder.discard_snapshots(self.state.last_snapshot)
 
     def watch(self) -> None:
-        """Look after the recorder: clock marks, self-probes, snapshots. Call it between steps, about once a second."""
-        boottime_ns, realtime_ns = self.host.now()
-        offset_ns = realtime_ns - boottime_ns
-        if boottime_ns >= self._probe_ns + PROBE_PERIOD_NS:
-            self._probe_ns = boottime_ns
-            self._probe(boottime_ns)
-        if boottime_ns >= self._clock_ns + CLOCK_PERIOD_NS or abs(offset_ns - self._offset_ns) > CLOCK_STEP_NS:
-            self._clock_ns, self._offset_ns = boottime_ns, offset_ns
-            self.recorder.clock()
-        lost = self.state.counters.get("lost", 0)
-        if lost != self._lost:
-            # Two, because one snapshot alone does not prove a process gone (streams.join.snapshot).
-            self._lost, self._snapshots_due = lost, 2
-        self.progress.pinned_again += self.recorder.pin_again()
-        if self.recorder.refresh():
-            for encoded in self.recorder.pending_snapshots(self.state.last_snapshot):
-                self._take_up(encoded)  # the loader took one
-        if self._snapshots_due or boottime_ns >= self._snapshot_ns + SNAPSHOT_PERIOD_NS:
-            self._snapshot(boottime_ns)
-
-    def _snapshot(self, boottime_ns: int) -> None:
-        """Take one now; while the ring is too full for its marks, or as many wait as the join keeps, it stays due."""
+        """Look after the recorder (see producers.keeper). Call it between steps, about once a second."""
+        state = self.state
         stuck = self._unsaved or not self.progress.drained
-        if stuck and len(self.state.snapshots) >= SNAPSHOTS_MAX:
-            return  # another would push out the oldest, which alone shows what has ended since
-        try:
-            batch = self.recorder.snapshot()
-        except Unavailable:
-            self._snapshots_due = max(1, self._snapshots_due)
-            return
-        self._snapshots_due = max(0, self._snapshots_due - 1)
-        self._snapshot_ns = boottime_ns
-        self._unwritten += apply(self.state, batch)
-        self.progress.snapshots += 1
-
-    def _probe(self, boottime_ns: int) -> None:
-        alive = self.recorder.probe()
-        if alive and boottime_ns >= self._exec_probe_ns + EXEC_PROBE_PERIOD_NS:
-            self._exec_probe_ns = boottime_ns
-            alive = self.recorder.exec_probe()
-        if alive:
-            self.progress.last_good_ns = boottime_ns
-            if not self.progress.recording:
-                self._snapshots_due = 2
-            self._gap_marked = False
-        elif not self._gap_marked:
-            self._gap_marked = self.recorder.mark(Mark.LINKS_LOST, self.progress.last_good_ns)
-        self.progress.recording = alive
+        # One more snapshot than the join keeps would push out the oldest, which alone shows what has ended since.
+        room = not stuck or len(state.snapshots) < SNAPSHOTS_MAX
+        if self.keeper.watch(state.counters.get("lost", 0), room):
+            self._take_up_pending()

@@ -120,14 +120,11 @@ class Runner:
             return False
 
     def _watch(self, now: float) -> None:
-        was_recording = self._stream.progress.recording
-        put_back = len(self._stream.progress.pinned_again)
         self._stream.watch()
-        for name in self._stream.progress.pinned_again[put_back:]:
-            self._say(f"somebody removed the pin {name} of the recorder; it was put back, nothing is lost")
-        if was_recording and not self._stream.progress.recording:
-            self._say("the recorder's programs do not answer: a gap begins, it will be in table losses")
-        if not self._stream.progress.recording and self._reload is not None:
+        keeper = self._stream.keeper
+        for line in keeper.news():
+            self._say(line)
+        if not keeper.recording and self._reload is not None:
             self._reload()
         self._write_status(now)
 
@@ -173,7 +170,7 @@ class Runner:
         return {
             "time": time.time(),
             "pid": os.getpid(),
-            "recording": progress.recording,
+            "recording": stream.keeper.recording,
             "recording_since": (state.wall_ns(state.recording_since_ns) / 1e9) if state.recording_since_ns else None,
             "events": state.events,
             "events_per_second": events_rate,
@@ -190,7 +187,7 @@ class Runner:
             "state_bytes": progress.state_bytes,
             "tcp_port": reader.port if reader else None,
             "http_port": reader.http_port if reader else None,
-            "message": self._trouble,
+            "message": self._trouble or stream.keeper.trouble,
         }
 
 

@@ -100,14 +100,11 @@ class Shipping:
 
     def _watch(self) -> None:
         keeper, spool = self._keeper, self._shipper.spool
-        was_recording, put_back = keeper.recording, len(keeper.pinned_again)
         self._counters = self._recorder.counters()
         self._shipper.lost = (self._counters.lost, self._counters.skipped)
         keeper.watch(self._counters.lost + spool.counts.dropped + spool.counts.damaged)
-        for name in keeper.pinned_again[put_back:]:
-            self._say(f"somebody removed the pin {name} of the recorder; it was put back, nothing is lost")
-        if was_recording and not keeper.recording:
-            self._say("the recorder's programs do not answer: a gap begins, it will be in table losses")
+        for line in keeper.news():
+            self._say(line)
         if not keeper.recording and self._reload is not None:
             self._reload()
         if spool.counts.dropped and not self._dropped:
@@ -144,7 +141,7 @@ class Shipping:
             ("spool_dropped_bytes", "Bytes of those.", spool.counts.dropped_bytes),
             ("spool_damaged", "Batches in the spool that could not be read.", spool.counts.damaged),
             ("snapshots", "Snapshots that were taken.", keeper.snapshots),
-            ("pins_put_back", "Pins of the recorder that somebody removed and that were put back.", len(keeper.pinned_again)),
+            ("pins_put_back", "Pins of the recorder that somebody removed and that were put back.", keeper.pins_put_back),
             ("recorder_lost", "Records of fork, exec and exit that found no room in the ring.", counters.lost),
             ("recorder_skipped", "Times that the kernel did not run a program of the recorder.", counters.skipped),
             ("recorder_dropped_renames", "Renames left out while the ring was half full.", counters.dropped_rename),

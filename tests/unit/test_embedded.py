@@ -8,12 +8,13 @@ from uuid import UUID
 import pytest
 
 from schemas import events
-from schemas.batch import Batch, BatchKind, frame
+from schemas.batch import Batch, BatchKind, encode_batch, frame
 from schemas.errors import Unavailable
 from schemas.events import Kind, Mark
 from schemas.rows import HostRow, ImageRow, LossCause, LossRow, Row
 from streams import embedded
 from streams.embedded import Embedded, Host
+from streams.statefile import write_state
 
 HOST_ID, BOOT_ID, RING_ID = UUID(int=1), UUID(int=2), 77
 MS = 1_000_000
@@ -56,8 +57,10 @@ class FakeRing:
     data: bytes = b""
     start: int = 0
     given_bytes_max: int = 700
+    size_bytes: int = 1 << 20
 
-    def stretch(self, limit_bytes: int) -> tuple[int, int, bytes]:
+    def stretch(self, limit_bytes: int, start: int | None = None) -> tuple[int, int, bytes]:
+        assert start is None
         end, limit = self.start, self.start + min(limit_bytes, self.given_bytes_max)
         while end < len(self.data):
             size = 8 + (int.from_bytes(self.data[end : end + 4], "little") + 7 & ~7)
@@ -85,6 +88,9 @@ class FakeRecorder:
     ring_id: int = RING_ID
     marks: list[tuple[int, ...]] = field(default_factory=list)
     alive: bool = True
+    taken: int = 0
+    pending: list[Batch] = field(default_factory=list)
+    newer: bool = False
 
     def mark(self, kind: Mark, *values: int) -> bool:
         self.marks.append((kind, *values))
@@ -98,7 +104,10 @@ class FakeRecorder:
         return []
 
     def refresh(self) -> bool:
-        return False
+        if self.newer:
+            self.snapshot()
+        newer, self.newer = self.newer, False
+        return newer
 
     def probe(self) -> bool:
         return self.alive
@@ -106,14 +115,15 @@ class FakeRecorder:
     def exec_probe(self) -> bool:
         return self.alive
 
-    def snapshot(self) -> Batch:
-        return Batch(BatchKind.SNAPSHOT, HOST_ID, BOOT_ID, RING_ID, 0, 0, 1, 1, 1, 0, b"h", b"")
+    def snapshot(self) -> None:
+        self.taken += 1
+        self.pending.append(Batch(BatchKind.SNAPSHOT, HOST_ID, BOOT_ID, RING_ID, 0, 0, 1, 1, self.taken, 0, b"h", b""))
 
     def pending_snapshots(self, after: int = 0) -> list[bytes]:
-        return []
+        return [encode_batch(batch) for batch in self.pending if batch.lost > after]
 
     def discard_snapshots(self, last_id: int) -> None:
-        pass
+        self.pending = [batch for batch in self.pending if batch.lost > last_id]
 
 
 @dataclass
@@ -179,7 +189,6 @@ def reference() -> dict[tuple[object, ...], ImageRow | LossRow]:
 def test_killed_at_every_touch_the_store_ends_equal(tmp_path: Path, before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = reference()
     assert len(expected) > 30
-    write_state = embedded.write_state
     killed = 0
     for at in range(1, 200):
         store, ring = FakeStore(), FakeRing(b"".join(map(frame, script())))
@@ -248,23 +257,31 @@ def test_an_older_state_is_found_and_the_hole_reported(tmp_path: Path) -> None:
     assert [hole.amount for hole in holes] == [missing]
 
 
-def test_a_probe_that_does_not_come_back_is_marked_once_and_its_return_brings_snapshots(tmp_path: Path) -> None:
-    times = iter(range(0, 10**15, 6_000 * MS))
+def test_after_a_loss_two_snapshots_are_taken_and_handed_to_the_join(tmp_path: Path) -> None:
     recorder = FakeRecorder(FakeRing())
-    stream = Embedded(recorder, FakeStore(), tmp_path / "state", Host(HOST_ID, BOOT_ID, b"h", lambda: ((t := next(times)), t)))
-    stream.watch()
-    good_ns = stream.progress.last_good_ns
-    recorder.alive = False
-    stream.watch()
-    stream.watch()
-    assert [one for one in recorder.marks if one[0] == Mark.LINKS_LOST] == [(Mark.LINKS_LOST, good_ns)]
-    assert not stream.progress.recording
-    taken = stream.progress.snapshots
-    recorder.alive = True
-    for _ in range(4):
+    stream = Embedded(recorder, FakeStore(), tmp_path / "state", clock(1_000 * MS))
+    for _ in range(5):
         stream.watch()
-    assert stream.progress.recording
-    assert stream.progress.snapshots == taken + 2
+    assert list(stream.state.snapshots) == [1]
+    stream.state.counters["lost"] = 1
+    for _ in range(5):
+        stream.watch()
+    assert list(stream.state.snapshots) == [1, 2, 3]
+
+
+def test_the_snapshot_of_a_loader_is_taken_up_even_after_a_boot(tmp_path: Path) -> None:
+    ring = FakeRing(b"".join(map(frame, script())))
+    before = Embedded(FakeRecorder(ring), FakeStore(), tmp_path / "state", Host(HOST_ID, UUID(int=9), b"h", host().now))
+    drain(before)
+    before.state.last_snapshot = 10**15  # that boot went on for days
+    write_state(tmp_path / "state", before.state)
+    after_boot = FakeRecorder(FakeRing(), RING_ID + 1)
+    stream = Embedded(after_boot, FakeStore(), tmp_path / "state", clock(1_000 * MS))
+    assert stream.state.last_snapshot == 10**15
+    after_boot.newer = True
+    stream.watch()
+    assert after_boot.taken == 2, "the loader's and ours"
+    assert list(stream.state.snapshots) == [1, 2]
 
 
 def test_a_store_that_was_put_back_is_found_at_the_start(tmp_path: Path) -> None:
@@ -299,45 +316,9 @@ def clock(step_ns: int) -> Host:
     return Host(HOST_ID, BOOT_ID, b"h", lambda: ((t := next(times)), t + 10**18))
 
 
-def test_a_quiet_hour_raises_no_alarm(tmp_path: Path) -> None:
-    recorder = FakeRecorder(FakeRing())
-    stream = Embedded(recorder, FakeStore(), tmp_path / "state", clock(1_000 * MS))
-    for _ in range(3_700):
-        stream.watch()
-        assert stream.progress.recording
-    assert not [one for one in recorder.marks if one[0] == Mark.LINKS_LOST]
-    assert stream.progress.snapshots == 2, "one at the start, one after an hour"
-
-
-def test_a_dead_recorder_is_noticed_within_two_heartbeats(tmp_path: Path) -> None:
-    recorder = FakeRecorder(FakeRing())
-    stream = Embedded(recorder, FakeStore(), tmp_path / "state", clock(1_000 * MS))
-    for _ in range(60):
-        stream.watch()
-    recorder.alive = False
-    good_ns = stream.progress.last_good_ns
-    watched = 0
-    while stream.progress.recording:
-        stream.watch()
-        watched += 1
-    assert watched * 1_000 * MS <= 2 * embedded.PROBE_PERIOD_NS
-    assert [one for one in recorder.marks if one[0] == Mark.LINKS_LOST] == [(Mark.LINKS_LOST, good_ns)]
-
-
-@dataclass
-class SnapshotRecorder(FakeRecorder):
-    """One whose snapshots have names of their own."""
-
-    taken: int = 0
-
-    def snapshot(self) -> Batch:
-        self.taken += 1
-        return super().snapshot()._replace(lost=self.taken)
-
-
 def test_while_the_store_is_away_no_snapshot_pushes_out_the_first(tmp_path: Path) -> None:
     ring = FakeRing(b"".join(map(frame, script())))
-    recorder, store = SnapshotRecorder(ring), FakeStore()
+    recorder, store = FakeRecorder(ring), FakeStore()
     stream = Embedded(recorder, store, tmp_path / "state", clock(30_000 * MS))
     write, store.write = store.write, _away  # type: ignore[method-assign]
     for _ in range(10 * 120):
@@ -349,18 +330,6 @@ def test_while_the_store_is_away_no_snapshot_pushes_out_the_first(tmp_path: Path
     drain(stream)
     stream.watch()
     assert recorder.taken == 5, "the next one comes as soon as the store is back"
-
-
-def test_a_suspend_is_no_gap(tmp_path: Path) -> None:
-    recorder = FakeRecorder(FakeRing())
-    times = iter([*range(0, 60_000 * MS, 1_000 * MS), *range(8 * 3_600_000 * MS, 8 * 3_600_000 * MS + 60_000 * MS, 1_000 * MS)])
-    # CLOCK_BOOTTIME counts the time asleep, so both clocks go on by the same.
-    stream = Embedded(recorder, FakeStore(), tmp_path / "state", Host(HOST_ID, BOOT_ID, b"h", lambda: ((t := next(times)), t + 10**18)))
-    for _ in range(120):
-        stream.watch()
-        assert stream.progress.recording
-    assert not [one for one in recorder.marks if one[0] == Mark.LINKS_LOST]
-    assert stream.progress.snapshots == 2, "one at the start, one after waking"
 
 
 def test_the_host_is_reported_now_and_then(tmp_path: Path) -> None:
