@@ -23,7 +23,7 @@ def parts(killable_kafka: Kafka, addresses: dict[str, Address]) -> Parts:
 def under_way(fleet: Fleet, load: Load, *workers: Worker) -> None:
     """Until rows of what is sent now are stored, and more of it is to come."""
     before = {worker: worker.number("worker_rows_stored") for worker in workers}
-    wait_until(lambda: any(worker.number("worker_rows_stored") > before[worker] for worker in workers), f"rows: {fleet.said()}", 60)
+    wait_until(lambda: any(worker.number("worker_rows_stored") > before[worker] for worker in workers), f"rows: {fleet.said()}", 240)
     assert load.is_alive()
 
 

@@ -30,7 +30,7 @@ def test_a_wire_that_is_cut_then_slow_and_lossy_loses_nothing(place: Place, prog
                 wire.down = False
                 await_part(storms, 4_000)
             check_all_there(producing, programs, storms)
-            wait_until(lambda: not producing.spooled(), "the spool running empty", 60)
+            wait_until(lambda: not producing.spooled(), "the spool running empty", 240)
             assert wire.lost > 20
             producing.stop()
         finally:

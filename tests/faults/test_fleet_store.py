@@ -37,7 +37,11 @@ def parts(kafka_cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Pa
 
 def in_trouble(worker: Worker) -> None:
     """Until it says that the store does not take rows."""
-    wait_until(lambda: worker.metrics().get("tasktrail_worker_store_well") == 0, f"trouble with the store: {worker.said()}", 60)
+    try:
+        wait_until(lambda: worker.metrics().get("tasktrail_worker_store_well") == 0, "trouble with the store", 240)
+    except AssertionError as late:
+        late.add_note(f"{worker.said()}\n{worker.metrics()}")
+        raise
 
 
 def running(fleet: Fleet, sent: Known, seconds: float) -> tuple[Worker, Load]:
@@ -45,7 +49,11 @@ def running(fleet: Fleet, sent: Known, seconds: float) -> tuple[Worker, Load]:
     worker = fleet.start_worker()
     fleet.ready(worker)
     load = fleet.load(sent.messages, seconds)
-    wait_until(lambda: worker.number("worker_rows_stored"), f"rows in the store: {worker.said()}", 60)
+    try:
+        wait_until(lambda: worker.number("worker_rows_stored"), "rows in the store", 240)
+    except AssertionError as late:
+        late.add_note(f"{worker.said()}\n{worker.metrics()}")
+        raise
     assert load.is_alive()
     return worker, load
 
@@ -54,6 +62,7 @@ def server_of(fleet: Fleet) -> Server:
     """The store's server, which is ours."""
     needs_its_own_clickhouse("kills it or lets it hang")
     assert fleet.parts.server is not None
+    fleet.parts.server.revive()  # whatever a test before has left
     return fleet.parts.server
 
 

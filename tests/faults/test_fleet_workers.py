@@ -62,7 +62,7 @@ def test_a_worker_that_hung_longer_than_the_session_does_no_harm(fleet: Fleet) -
     fleet.ready(*workers)
     third = len(sent.messages) // 3
     load = fleet.load(sent.messages[:third], 5)
-    busy = wait_until(lambda: [one for one in workers if one.number("worker_messages")], f"a message: {fleet.said()}", 60)
+    busy = wait_until(lambda: [one for one in workers if one.number("worker_messages")], f"a message: {fleet.said()}", 240)
     hanging = busy[0]
     hanging.freeze()
     load.all_sent()
@@ -81,7 +81,7 @@ def test_sigterm_ends_a_worker_soon_and_all_that_was_safe_is_committed(fleet: Fl
     first = fleet.start_worker()
     fleet.ready(first)
     load = fleet.load(sent.messages, 10)
-    wait_until(lambda: first.number("worker_rows_stored") > 100, "rows in the store")
+    wait_until(lambda: first.number("worker_rows_stored") > 100, "rows in the store", 240)
     taken = first.number("worker_messages")
     assert first.stop(15) == 0, first.said()
     before = sum((fleet.uncommitted() or {}).values())

@@ -48,13 +48,13 @@ class Producing:
             command = [*self.prefix, *TASKTRAIL, "produce", *arguments]
             self.process = subprocess.Popen(command, env=self.place.env, cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         if ready:
-            self.wait_said("batches go to", 60)
+            self.wait_said("batches go to")
 
     def said(self) -> str:
         """All that the latest one has said."""
         return self.said_path.read_text()
 
-    def wait_said(self, words: str, seconds: float = 30) -> None:
+    def wait_said(self, words: str, seconds: float = 240) -> None:
         """Returns when it has said this."""
         assert self.process is not None
 
@@ -63,7 +63,11 @@ class Producing:
             assert self.process.poll() is None or words in self.said(), f"produce ended with {self.process.returncode}: {self.said()}"
             return words in self.said()
 
-        wait_until(says, f"produce saying {words!r}", seconds)
+        try:
+            wait_until(says, f"produce saying {words!r}", seconds)
+        except AssertionError as late:
+            late.add_note(f"produce said {self.said()}")
+            raise
 
     def stop(self) -> str:
         """Asks it to stop; what it has said."""
@@ -89,7 +93,7 @@ class Producing:
         """Whether something lies in the spool."""
         return any(self.spool.glob("*.seg"))
 
-    def wait_spooled(self, seconds: float = 30) -> None:
+    def wait_spooled(self, seconds: float = 240) -> None:
         """Returns when something lies in the spool."""
         wait_until(self.spooled, "a segment in the spool", seconds)
 
@@ -106,7 +110,7 @@ class Producing:
         assert len({partition for partition, _ in found}) <= 1
         return [batch for _, batch in found]
 
-    def wait_arrived(self, seconds: float = 60) -> list[Batch]:
+    def wait_arrived(self, seconds: float = 240) -> list[Batch]:
         """The batches when all that was recorded before this call has arrived."""
         end = self.ring_end()
 

@@ -211,7 +211,7 @@ class Fleet:
         self.store_host, self.store_port = parts.addresses["writer"].host, parts.addresses["writer"].port
         self._reader = LogReader(parts.cluster)
         # A topic that was made just now has no leader yet.
-        self._dead_before = wait_until(self._dead_ends, "a leader for each partition", 60)
+        self._dead_before = wait_until(self._dead_ends, "a leader for each partition", 240)
 
     def start_worker(self, *arguments: str) -> Worker:
         """One more worker."""
@@ -227,7 +227,7 @@ class Fleet:
     def ready(self, *workers: Worker) -> None:
         """Until each of these has partitions."""
         for worker in workers:
-            wait_until(partial(worker.number, "worker_partitions"), f"{worker.log.name} having partitions", 90)
+            wait_until(partial(worker.number, "worker_partitions"), f"{worker.log.name} having partitions", 240)
 
     def said(self) -> str:
         """What the workers said."""
@@ -263,7 +263,7 @@ class Fleet:
             return None  # the broker is away, or the group is new and has no coordinator yet
         return {number: end - (committed[number] or 0) for number, end in ends.items() if end > (committed[number] or 0)}
 
-    def caught_up(self, seconds: float = 120) -> None:
+    def caught_up(self, seconds: float = 300) -> None:
         """Until all that was produced is committed."""
         try:
             wait_until(lambda: self.uncommitted() == {}, "everything being committed", seconds)

@@ -181,7 +181,7 @@ def test_host_and_worker_do_their_work_with_these_rights(guarded: Guarded, place
                 assert worker.poll() is None, said.read_text()
                 return int(reader.query(f"SELECT count() FROM images WHERE host_id = '{host_id}'").rows[0][0])
 
-            wait_until(lambda: rows() > 500, "rows of the recording", 60)
+            wait_until(lambda: rows() > 500, "rows of the recording", 240)
         worker.terminate()
         assert worker.wait(20) == 0, said.read_text()
         # What `admin` wrote among the events is a dead letter: this worker could put it there.

@@ -176,7 +176,7 @@ def test_recorder_and_shipper_work_with_their_units_rights(producing: Producing,
         subprocess.run(["/bin/true", f"under the unit {number}"], check=True)
     removed = next(path for path in sorted(place.pin_dir.iterdir()) if "link" in path.name)
     removed.unlink()
-    producing.wait_said("it was put back", 30)
+    producing.wait_said("it was put back")
     assert removed.exists()
     batches_here = producing.wait_arrived()
     assert hole_bytes(batches_here) == 0
@@ -207,7 +207,7 @@ def test_one_host_by_itself_works_with_its_units_rights(place: Place) -> None:
     with said.open("wb") as file:
         run = subprocess.Popen(command, env=place.env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     try:
-        wait_until(lambda: run.poll() is not None or place.status().get("pid") == run.pid, "recording", 60)
+        wait_until(lambda: run.poll() is not None or place.status().get("pid") == run.pid, "recording", 240)
         assert run.poll() is None, said.read_text()
         done = subprocess.Popen(["/bin/true", "under the unit"])
         done.wait()
@@ -261,7 +261,7 @@ def test_a_worker_needs_no_root_and_no_capability(own_cluster: Cluster, place: P
                 assert worker.poll() is None, said.read_text()
                 return int(reader.query(f"SELECT count() FROM images WHERE host_id = '{host_id}'").rows[0][0])
 
-            wait_until(lambda: rows() > 500, "rows of the recording", 60)
+            wait_until(lambda: rows() > 500, "rows of the recording", 240)
         assert Path(f"/proc/{worker.pid}").stat().st_uid == NOBODY
         assert re.search(r"CapBnd:\s+0+\n", Path(f"/proc/{worker.pid}/status").read_text())
         worker.terminate()

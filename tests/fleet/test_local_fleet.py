@@ -89,8 +89,8 @@ def test_it_comes_up_is_one_fleet_and_goes_without_a_trace(local: Local) -> None
         done = subprocess.run([*ask, *question], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
         return {json.loads(line)["host"] for line in done.stdout.splitlines()} if done.returncode == 0 else set()
 
-    wait_until(lambda: hosts_of("--exe", "*/cc1", "--since", "1h") == set(HOSTS), "compilers of every played host", 120)
-    wait_until(lambda: hosts_of("--arg", "only here") == {os.uname().nodename}, "this host's own program", 60)
+    wait_until(lambda: hosts_of("--exe", "*/cc1", "--since", "1h") == set(HOSTS), "compilers of every played host", 240)
+    wait_until(lambda: hosts_of("--arg", "only here") == {os.uname().nodename}, "this host's own program", 240)
 
     # All of them report, and of none it is said that its recorder is gone, though they have only just begun.
     told = subprocess.run([*ask[:3], "hosts"], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout

@@ -264,7 +264,7 @@ def test_the_numbers_say_how_it_is_going(fleet: Fleet) -> None:
     fleet.produce([*sent.messages, *sent.messages])
     worker = fleet.start_worker()
     fleet.check(sent)
-    numbers = wait_until(lambda: lags(worker.metrics()), "no lag in any partition", 60)
+    numbers = wait_until(lambda: lags(worker.metrics()), "no lag in any partition", 240)
     assert numbers["tasktrail_worker_messages_total"] >= 2 * len(sent.messages)
     assert numbers["tasktrail_worker_rows_stored_total"] >= numbers["tasktrail_worker_rows_total"] > 0
     unknown = {row.task_id for row in fleet.rows(sent.boots) if isinstance(row, ImageRow) and row.kind == ImageKind.UNKNOWN}
