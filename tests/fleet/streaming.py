@@ -296,6 +296,11 @@ class Fleet:
         assert not self.topic(topics.STATE)
         return set(ends)
 
+    def delete_events(self) -> None:
+        """Have the brokers delete all batches there are, as they do when these are too old."""
+        delete_records(self.parts.cluster, topics.EVENTS, self._ends(topics.EVENTS, range(PARTITIONS)))
+        assert not self.topic(topics.EVENTS)
+
     def forget_states(self) -> set[int]:
         """Empty the topic of states, state by state; gives the partitions that had any."""
         states = {(record.partition, record.key) for record in self.topic(topics.STATE)}
