@@ -72,7 +72,7 @@ fuzz: setup ## a million hostile batches, states and recordings, seeded: half an
 .PHONY: fleet-system
 fleet-system: # what the fleet's tests need besides
 	@if command -v java >/dev/null && { command -v mvn >/dev/null || [ -n "$${TASKTRAIL_KAFKA_JARS:-}" ]; } && command -v ip >/dev/null \
-	    && command -v openssl >/dev/null && command -v systemd-analyze >/dev/null && ldconfig -p | grep -q libseccomp.so.2; then :; \
+	    && command -v openssl >/dev/null && command -v systemd-analyze >/dev/null && ldconfig -p | grep libseccomp.so.2 >/dev/null; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(FLEET_PACKAGES) >/dev/null; \
 	else echo "install these as root, or what your distribution calls them: $(FLEET_PACKAGES)" >&2; exit 1; fi
