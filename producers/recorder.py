@@ -159,9 +159,13 @@ class Recorder:
         return Counters(skipped, *(self._counter(kind) for kind in kinds))
 
     def costs(self) -> dict[str, Cost]:
-        """Run time and runs of each program (fork, exec, exit, rename); zeros unless the sysctl kernel.bpf_stats_enabled is on."""
+        """Run time and runs of each program (fork, exec, exit, rename); zeros unless the sysctl kernel.bpf_stats_enabled is on.
+
+        The time of a spare copy is added to that of its first one.
+        """
         infos = {name: syscall.program_info(fd) for name, fd in self._programs.items()}
-        return {name: Cost(info.run_time_ns, info.run_count) for name, info in infos.items()}
+        spent = {name: syscall.program_info(fd).run_time_ns for name, fd in self._spares.items()}
+        return {name: Cost(info.run_time_ns + spent.get(name, 0), info.run_count) for name, info in infos.items()}
 
     # -- marks --
 
