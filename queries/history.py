@@ -5,7 +5,7 @@ this leads to the root; all rows on the way are fetched by ancestor_ids at once.
 written), the chain in the last row that is there goes on: it has all exec'd images, but not the processes that only forked.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -217,42 +217,56 @@ def missing(images: Iterable[Image], known: Mapping[UUID, object]) -> set[UUID]:
 
 
 ANCESTORS = f"""
-WHERE host_id = {{host:UUID}} AND task_id IN ({{ids:Array(UUID)}}) AND start <= fromUnixTimestamp64Nano({{latest:Int64}}) {NEWEST}"""
-"""The rows of processes of one host by their ids, none of which began after ``latest`` (nanoseconds)."""
+WHERE host_id IN ({{hosts:Array(UUID)}}) AND task_id IN ({{ids:Array(UUID)}})
+    AND start <= fromUnixTimestamp64Nano({{latest:Int64}})
+{NEWEST}"""
+"""The rows of processes of these hosts by their ids, none of which began after ``latest`` (nanoseconds)."""
 
-_IDS_AT_ONCE = 2000
+IDS_AT_ONCE = 2000
+"""Ids in one query, which may be 256 KiB long; and enough of them that a query more costs little beside what it finds."""
 
 
 def fetch_ancestors(source: Source, shape: type[R], images: Sequence[Image]) -> dict[UUID, dict[int, R]]:
     """The rows of the images' processes and of all their ancestors, also of those beyond the 64 that a row holds.
 
-    Host by host: the rows of one lie together, and to look for the ids of many hosts among the rows of all would read nearly all.
+    Some hosts at a time: the rows of one lie together, and to look for all ids among the rows of all hosts for each query would read
+    nearly all of them each time.
     """
     by_host: dict[UUID, list[Image]] = {}
     for image in images:
         by_host.setdefault(image.host_id, []).append(image)
     known: dict[UUID, dict[int, R]] = {}
-    for host_id, some in by_host.items():
-        known.update(_fetch_ancestors(source, shape, host_id, some))
-    return known
-
-
-def _fetch_ancestors(source: Source, shape: type[R], host_id: UUID, images: Sequence[Image]) -> dict[UUID, dict[int, R]]:
-    """The same for images of one host."""
-    known: dict[UUID, dict[int, R]] = {}
+    wanted = {host_id: {image.task_id for image in some} | missing(some, {}) for host_id, some in by_host.items()}
     asked: set[UUID] = set()
-    wanted = {image.task_id for image in images} | missing(images, {})
-    where = {"host": host_id, "latest": max(image.start for image in images)}
     while wanted:
-        asked |= wanted
-        found: list[R] = []
-        ids = sorted(wanted)
-        for at in range(0, len(ids), _IDS_AT_ONCE):
-            found += fetch(source, shape, ANCESTORS, {**where, "ids": ids[at : at + _IDS_AT_ONCE]})
-        fresh = known_of(found)
-        known.update(fresh)
-        wanted = missing((row for rows in fresh.values() for row in rows.values()), {}) - asked
+        fresh: dict[UUID, list[R]] = {}
+        for part in _portions(wanted):
+            latest = max(image.start for host_id in part for image in by_host[host_id])
+            params = {"hosts": sorted(part), "ids": [task_id for ids in part.values() for task_id in ids], "latest": latest}
+            for row in fetch(source, shape, ANCESTORS, params):
+                fresh.setdefault(row.host_id, []).append(row)
+        asked.update(*wanted.values())
+        known.update(known_of(row for rows in fresh.values() for row in rows))
+        wanted = {host_id: ids for host_id, rows in fresh.items() if (ids := missing(rows, {}) - asked)}
     return known
+
+
+def _portions(wanted: Mapping[UUID, set[UUID]]) -> Iterator[dict[UUID, list[UUID]]]:
+    """The ids by their hosts, so many at a time; a host's are together unless they alone are more."""
+    portion: dict[UUID, list[UUID]] = {}
+    held = 0
+    for host_id, ids in wanted.items():
+        if held + len(ids) > IDS_AT_ONCE and portion:
+            yield portion
+            portion, held = {}, 0
+        ordered = sorted(ids)
+        for at in range(0, len(ordered) - IDS_AT_ONCE, IDS_AT_ONCE):
+            yield {host_id: ordered[at : at + IDS_AT_ONCE]}
+        rest = ordered[(len(ordered) - 1) // IDS_AT_ONCE * IDS_AT_ONCE :]
+        portion[host_id] = rest
+        held += len(rest)
+    if portion:
+        yield portion
 
 
 def history_of(source: Source, image: ImageRow) -> History[ImageRow]:

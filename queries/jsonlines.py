@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 HEX = "_hex"
+_NO_BYTES = (str, int, UUID)
+_AS_THEY_ARE = frozenset({int, bool, type(None)})
 
 
 def _is_text(value: object) -> bool:
@@ -26,10 +28,12 @@ def _is_text(value: object) -> bool:
         except UnicodeDecodeError:
             return False
         return True
-    if isinstance(value, Mapping):
-        return all(_is_text(key) and _is_text(item) for key, item in value.items())
     if isinstance(value, list | tuple):
         return all(map(_is_text, value))
+    if isinstance(value, _NO_BYTES):
+        return True
+    if isinstance(value, Mapping):
+        return all(_is_text(key) and _is_text(item) for key, item in value.items())
     return True
 
 
@@ -37,10 +41,12 @@ def _plain(value: object) -> object:
     """The value for JSON, bytes as text."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    if isinstance(value, Mapping):
-        return {_key(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, UUID):
+        return str(value)
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {_key(key): _plain(item) for key, item in value.items()}
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return str(value)
     if isinstance(value, str):
@@ -69,8 +75,13 @@ def as_object(items: Iterable[tuple[str, object]]) -> dict[str, object]:
     names = {name for name, _ in pairs}
     result: dict[str, object] = {}
     for name, value in pairs:
+        # What most columns hold needs no second look: an object has some forty of them, and there may be millions of objects.
+        kind = type(value)
+        if kind in _AS_THEY_ARE or (kind is str and value.isascii()):  # type: ignore[attr-defined]  # it is a str
+            result[name] = value
+            continue
         result[name] = _plain(value)
-        if not _is_text(value):
+        if kind is not UUID and not _is_text(value):
             twin = name + HEX
             while twin in names:
                 twin += HEX
