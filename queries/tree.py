@@ -1,11 +1,12 @@
 """Everything that a process ever started, as a tree: children stand below their creator, orphans too, for creators never change."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from queries import find as finding
-from queries.rows import NEWEST, Brief, Source, fetch
+from queries.rows import Brief, Source, columns, make
+from schemas.errors import BadInput
 from schemas.rows import EndKind, ImageRow
 
 
@@ -28,37 +29,52 @@ class Node:
         return bool(self.images) and self.images[-1].end_kind == EndKind.LIVING
 
 
-OF_PROCESS = f"""
-WHERE host_id = {{host_id:UUID}} AND boot_id = {{boot_id:UUID}} AND start_boottime = {{start_boottime:UInt64}} AND tgid = {{tgid:UInt32}}
-{NEWEST}"""
-"""Newest rows of all images of one process."""
-_IDS_AT_ONCE = 2000
+IMAGES_MAX = 100_000
+"""Images that one tree holds at most: some 400 MB with what a terminal needs for them, and nobody reads more of them as a tree."""
 
 
-def fetch_descendants(source: Source, image: ImageRow, dead: bool = True, since_ns: int | None = None) -> list[Brief]:
+def fetch_descendants(
+    source: Source, image: ImageRow, dead: bool = True, since_ns: int | None = None, at_most: int = IMAGES_MAX
+) -> list[Brief]:
     """Images of the image's process and of all that descend from it, as stored.
 
     Without ``dead`` only of processes that live, with ``since_ns`` only of those created at or after it, and of the processes between
-    them and the root: what nobody asked for is not read.
+    them and the root: what nobody asked for is not read. Raises BadInput when they are more than ``at_most``.
     """
-    own = {"host_id": image.host_id, "boot_id": image.boot_id, "start_boottime": image.start_boottime, "tgid": image.tgid}
-    rows = fetch(source, Brief, OF_PROCESS, own)
     below = finding.under(image)
-    if dead and since_ns is None:
-        where, params = finding.joined([below])
-        return rows + fetch(source, Brief, f"WHERE {where} {NEWEST}", params)
-    wanted = [below, *finding.created(since_ns), *([] if dead else [finding.living()])]
-    where, params = finding.joined(wanted)
-    kept: set[UUID] = set()
-    for task_id, ancestor_ids in source.query(f"SELECT task_id, ancestor_ids {finding.newest(where)}", params).rows:
-        kept |= {task_id, *ancestor_ids[: ancestor_ids.index(image.task_id)]}
-    ids = sorted(kept)
-    for at in range(0, len(ids), _IDS_AT_ONCE):
-        where, params = finding.joined(
-            [below, finding.Condition("task_id IN ({value#:Array(UUID)})", {"value#": ids[at : at + _IDS_AT_ONCE]})]
-        )
-        rows += fetch(source, Brief, f"WHERE {where} {NEWEST}", params)
-    return rows
+    where, params = finding.joined([below])
+    if not dead or since_ns is not None:
+        chosen, params = finding.joined([below, *finding.created(since_ns), *([] if dead else [finding.living()])])
+        # Their ancestors beyond the root are not below it, and stay out by the other condition.
+        where = f"{where} AND task_id IN (SELECT arrayJoin(arrayPushBack(ancestor_ids, task_id)) {finding.newest(chosen)})"
+    # The place says once more that all of them are of one boot of one host: the table is in this order.
+    place = "host_id = {host0:UUID} AND boot_id = {boot0:UUID} AND start_boottime >= {start0:UInt64}"
+    found = f"SELECT {finding.KEY} FROM images WHERE {place} AND (task_id = {{root:UUID}} OR ({where}))"
+    # Of what was found in any row the newest is taken, in the table's order, which takes neither FINAL nor sorting.
+    order = f"ORDER BY {finding.KEY}, version DESC LIMIT 1 BY {finding.KEY}"
+    sql = f"SELECT {columns(Brief)} FROM images WHERE {place} AND ({finding.KEY}) IN ({found}) {order}"
+    stream = source.stream(sql, {**params, "root": image.task_id}, finding.STREAM_SETTINGS)
+    try:
+        return _held(make(Brief, stream), image.task_id, at_most)
+    finally:
+        stream.close()
+
+
+def _held(rows: Iterable[Brief], root_id: UUID, at_most: int) -> list[Brief]:
+    """The rows that are of this tree, no more than may be. A newest row can name another creator than an older one did."""
+    held: list[Brief] = []
+    shared: dict[tuple[UUID, ...], tuple[UUID, ...]] = {}
+    for row in rows:
+        if row.task_id != root_id and root_id not in row.ancestor_ids:
+            continue
+        if len(held) == at_most:
+            raise BadInput(
+                f"more than {at_most:,} images descend from it, which is too much for a tree",
+                "leave out --dead, ask for a part by --since, or list them by `tasktrail find --under PROCESS`",
+            )
+        # Siblings have the same ancestors, up to 64 each.
+        held.append(row._replace(ancestor_ids=shared.setdefault(row.ancestor_ids, row.ancestor_ids)))
+    return held
 
 
 def build(root_id: UUID, images: Sequence[Brief]) -> Node:

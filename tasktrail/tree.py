@@ -44,7 +44,7 @@ def tree(
     """Show everything that a process ever started, as a tree.
 
     A process stands below the one that created it, even when that one has ended and the kernel gave the orphan another parent. In a pipe
-    every image is one JSON object, with its depth.
+    every image is one JSON object, with its depth. A tree of more than 100,000 images is refused, never cut.
     """
     with reading(store, config_file) as source:
         image = pick(source, process, at, host)

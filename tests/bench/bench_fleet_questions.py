@@ -70,6 +70,18 @@ def fill(server: Server, directory: Path) -> None:
             writer.execute(insert, settings=SMALL_BLOCKS)
 
 
+class _Whole(list[tuple[Any, ...]]):
+    """Rows that are all there, in the shape of those that arrive."""
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """Nobody asks."""
+        return []
+
+    def close(self) -> None:
+        """Nothing runs any more."""
+
+
 class Counting:
     """A source of the reading side that knows how many rows the server has read for it."""
 
@@ -84,8 +96,8 @@ class Counting:
         return answer
 
     def stream(self, sql: str, params: Params | None = None, settings: Settings | None = None) -> Arriving:
-        """Not asked here."""
-        raise NotImplementedError
+        """The same, given as if it arrived."""
+        return _Whole(self.query(sql, params, settings).rows)
 
 
 def timed(reader: Connection, total: int, ask: Callable[[Counting], int]) -> tuple[float, float, int]:

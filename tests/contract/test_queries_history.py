@@ -1,6 +1,7 @@
 """Histories, trees and lists of living processes, asked of a real server."""
 
 from collections.abc import Iterator
+from uuid import UUID
 
 import pytest
 
@@ -9,6 +10,7 @@ from queries.history import Origin, readable
 from queries.patch_chain import elements_of
 from queries.times import Moment
 from schemas.errors import BadInput
+from schemas.rows import EndKind
 from tests.contract.conftest import Store
 from tests.contract.image_rows import S, World
 from tests.contract.rows import BEGIN, loss
@@ -109,6 +111,15 @@ def test_tree_shows_all_descendants_orphans_too_and_the_living_by_default(world:
     assert [node.tgid for node, _ in tree.walk(tree.build(image.task_id, late))] == [812, 899, 901, 4650, 4700, 4711, 4800]
 
 
+def test_a_tree_that_is_too_large_is_refused_and_never_cut(world: Store) -> None:
+    image = targets.find_image(world.reader, targets.parse_target("812"))
+    amount = len(tree.fetch_descendants(world.reader, image))
+    assert len(tree.fetch_descendants(world.reader, image, at_most=amount)) == amount
+    with pytest.raises(BadInput, match=f"more than {amount - 1} images.*too much for a tree"):
+        tree.fetch_descendants(world.reader, image, at_most=amount - 1)
+    assert len(tree.fetch_descendants(world.reader, image)) == amount, "the connection can be used again"
+
+
 def test_ps_lists_the_living_with_their_chains(world: Store) -> None:
     found = {one.image.tgid: readable(one.steps) for one in living.fetch_living(world.reader)}
     assert set(found) == {1, 812, 899, 901, 4711, 4800, 5000, 6000}
@@ -127,3 +138,14 @@ def test_where_rows_are_gone_the_kept_chain_goes_on_and_says_so(store: Store) ->
     assert readable(found.steps) == "systemd(1) > sshd(300) > ?(301) > bash(302) > vi(303)"
     assert [step.origin for step in found.steps] == [Origin.CHAIN, Origin.CHAIN, Origin.UNKNOWN, Origin.ROW, Origin.ROW]
     assert found.fallback == 2
+
+
+def test_a_process_whose_creator_became_known_stands_below_that_one_alone(world: Store) -> None:
+    shell, root = (targets.find_image(world.reader, targets.parse_target(name)) for name in ("901", "1"))
+    ended = shell._replace(task_id=UUID(int=77), tgid=7777, start_boottime=shell.start_boottime + 5, end_kind=int(EndKind.EXIT), duration=S)
+    before = ended._replace(creator_id=shell.task_id, creator_tgid=901, ancestor_ids=(shell.task_id, *shell.ancestor_ids))
+    mended = before._replace(creator_id=root.task_id, creator_tgid=1, ancestor_ids=(root.task_id,), version=before.version + 4)
+    for row in (before, mended):
+        world.write([row])
+    assert 7777 not in [one.tgid for one in tree.fetch_descendants(world.reader, shell)]
+    assert [one.creator_tgid for one in tree.fetch_descendants(world.reader, root) if one.tgid == 7777] == [1]
