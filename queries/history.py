@@ -240,7 +240,7 @@ def fetch_ancestors(source: Source, shape: type[R], images: Sequence[Image]) -> 
     asked: set[UUID] = set()
     while wanted:
         fresh: dict[UUID, list[R]] = {}
-        for part in _portions(wanted):
+        for part in portions_of(wanted):
             latest = max(image.start for host_id in part for image in by_host[host_id])
             params = {"hosts": sorted(part), "ids": [task_id for ids in part.values() for task_id in ids], "latest": latest}
             for row in fetch(source, shape, ANCESTORS, params):
@@ -251,7 +251,7 @@ def fetch_ancestors(source: Source, shape: type[R], images: Sequence[Image]) -> 
     return known
 
 
-def _portions(wanted: Mapping[UUID, set[UUID]]) -> Iterator[dict[UUID, list[UUID]]]:
+def portions_of(wanted: Mapping[UUID, set[UUID]]) -> Iterator[dict[UUID, list[UUID]]]:
     """The ids by their hosts, so many at a time; a host's are together unless they alone are more."""
     portion: dict[UUID, list[UUID]] = {}
     held = 0

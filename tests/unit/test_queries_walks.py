@@ -8,7 +8,7 @@ import pytest
 from queries import find, tree
 from queries.completeness import is_complete, state
 from queries.endings import ending, short_ending
-from queries.history import Origin, known_of, readable, walk
+from queries.history import IDS_AT_ONCE, Origin, known_of, portions_of, readable, walk
 from queries.patch import history_string
 from queries.patch_chain import elements_of
 from queries.records import history_object
@@ -323,3 +323,17 @@ def test_endings_in_words(changes: dict[str, Any], long: str, short: str) -> Non
 
 def test_nil_is_no_ancestor() -> None:
     assert NIL not in walk(World().root().now, {}).image.ancestor_ids
+
+
+@pytest.mark.parametrize("sizes", [[1], [2000], [2001], [4000], [4001], [1, 2000, 1], [1999, 1, 1], [700] * 5, [5000, 3, 4001]])
+def test_ancestors_of_several_hosts_are_asked_for_together_but_not_too_many(sizes: list[int]) -> None:
+    ids = iter(range(1, 100_000))
+    wanted = {UUID(int=next(ids)): {UUID(int=next(ids)) for _ in range(size)} for size in sizes}
+    asked: dict[UUID, list[UUID]] = {}
+    portions = list(portions_of(wanted))
+    for portion in portions:
+        assert 0 < sum(map(len, portion.values())) <= IDS_AT_ONCE
+        for host_id, some in portion.items():
+            asked.setdefault(host_id, []).extend(some)
+    assert {host_id: sorted(some) for host_id, some in asked.items()} == {host_id: sorted(some) for host_id, some in wanted.items()}
+    assert len(portions) <= sum(sizes) // IDS_AT_ONCE * 2 + 1
