@@ -46,7 +46,7 @@ class LossCause(IntEnum):
     RING_FULL = 1
     """the ring had no room for fork, exec or exit records; amount is exact"""
     SKIPPED = 2
-    """the kernel did not run a program of ours (recursion_misses); amount is exact"""
+    """the kernel ran neither a program of ours nor its second copy (recursion_misses); amount is never too small"""
     NO_RECORDER = 3
     """nobody recorded in this interval; amount is not known and stored as 0"""
     LOG_HOLE = 4
