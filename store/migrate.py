@@ -32,12 +32,18 @@ class Schema(NamedTuple):
     retention_days  days for which a row is kept after it last held
     cluster         name of the cluster whose servers share the rows, empty for one server
     replicated      the cluster's tables are Replicated ones and are made ON CLUSTER; else each server makes its own
+    without         names of files that are left out where they were not run before
     """
 
     database: str = DATABASE
     retention_days: int = RETENTION_DAYS
     cluster: str = ""
     replicated: bool = True
+    without: frozenset[str] = frozenset()
+
+
+ONE_HOST = frozenset({"programs"})
+"""What the store of one host does without: its images are few enough to be looked through by name, and a row costs a third less."""
 
 
 class Migration(NamedTuple):
@@ -69,16 +75,17 @@ def migrations(schema: Schema) -> list[Migration]:
     return sorted(found)
 
 
-def apply(address: Address, retention_days: int = RETENTION_DAYS, cluster: str = "") -> list[str]:
+def apply(address: Address, retention_days: int = RETENTION_DAYS, cluster: str = "", without: frozenset[str] = frozenset()) -> list[str]:
     """Run what the address's database does not have yet; returns the names of the files that were run, empty when all was there.
 
     cluster  name of the cluster whose servers shall share the rows; empty: what the database is already, else one server.
+    without  files to leave out, unless they were run before; whoever asks has to do without what they make.
 
     Rows that are there already are put into new tables by ``fill``. Raises BadInput when the database is from a newer version of the
     program, is laid out otherwise, or the user may not make tables.
     """
-    run = _brought(address, retention_days, cluster)
-    if run:
+    run = _brought(address, Schema(address.database, retention_days, cluster, without=without))
+    if filling.TABLE in run:
         fill(address, only_empty=True)
     return run
 
@@ -121,21 +128,21 @@ def _at(address: Address, member: clusters.Member) -> Address:
     return address._replace(host=member.host, port=member.port, alt_hosts="")
 
 
-def _brought(address: Address, retention_days: int, cluster: str) -> list[str]:
+def _brought(address: Address, wanted: Schema) -> list[str]:
     """As apply, the rows left aside."""
     # A connection into a database that is not there yet would be refused.
     with Connection(address._replace(database="system")) as connection:
         found = clusters.find(connection, address.database)
-        name = clusters.agreed(connection, address.database, found, cluster)
+        name = clusters.agreed(connection, address.database, found, wanted.cluster)
         if not name:
-            return _apply(connection, Schema(address.database, retention_days), found)
+            return _apply(connection, wanted, found)
         # Who only adds rows may not ask about the cluster, and need not where nothing is missing here.
-        if found.local and not cluster:
-            here = Schema(address.database, retention_days, name, clusters.are_replicated(found))
+        if found.local and not wanted.cluster:
+            here = wanted._replace(cluster=name, replicated=clusters.are_replicated(found))
             if not _missing(connection, here, found):
                 return []
         members = clusters.members(connection, name)
-        schema = Schema(address.database, retention_days, name, clusters.will_be_replicated(connection, found, members))
+        schema = wanted._replace(cluster=name, replicated=clusters.will_be_replicated(connection, found, members))
         if schema.replicated:
             return _apply(connection, schema, found)
     run: dict[str, None] = {}
@@ -169,7 +176,8 @@ def _missing(connection: Connection, schema: Schema, found: Found) -> list[Migra
             f"database {schema.database} on {connection.address.host} has tables of version {max(have)}, this program has {newest}",
             "update Tasktrail here",
         )
-    return [migration for migration in wanted if have.get(migration.version) != migration.sha256]
+    asked = [migration for migration in wanted if migration.version in have or migration.name not in schema.without]
+    return [migration for migration in asked if have.get(migration.version) != migration.sha256]
 
 
 def _applied(connection: Connection, schema: Schema) -> dict[int, str]:

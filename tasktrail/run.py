@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from producers import host, snapshot
 from producers.masking import Masking
 from producers.prerequisites import check_rights
 from producers.recorder import Recorder
-from schemas.errors import TasktrailError, Unavailable
 from store import address, layout, migrate
 from store.connection import Connection, in_turn
 from store.server import Ports, Server
@@ -70,30 +68,14 @@ def _start(settings: Settings, no_load: bool) -> None:
     with Recorder(Path(settings.pin_dir), spool, Path(settings.state_dir), masking) as recorder, recorder.lock():
         if address.is_address(settings.store):
             writer = address.parse(settings.store, os.environ)
-            migrate.apply(writer, settings.retention_days)
+            migrate.apply(writer, settings.retention_days, without=migrate.ONE_HOST)
             place = layout.make(Path(settings.state_dir))
             _stream(settings, recorder, None, writer, place, no_load)
         else:
             limits = Limits(memory_bytes=settings.memory_bytes)
             with Server(Path(settings.store), Ports(settings.tcp_port, settings.http_port), limits) as server:
-                migrate.apply(server.address("writer"), settings.retention_days)
-                _fill_beside(server.address("writer"))
+                migrate.apply(server.address("writer"), settings.retention_days, without=migrate.ONE_HOST)
                 _stream(settings, recorder, server, None, layout.make(Path(settings.store)), no_load)
-
-
-def _fill_beside(writer: address.Address) -> None:
-    """Put rows of an older version into new tables while recording goes on; what is not done at the end is gone on with next time."""
-
-    def fill() -> None:
-        try:
-            migrate.fill(writer)
-        except Unavailable:
-            return
-        except TasktrailError as problem:
-            say(f"rows of an older version are not in new tables yet: {problem}")
-
-    if not migrate.fill(writer, only_empty=True):
-        threading.Thread(target=fill, name="fill", daemon=True).start()
 
 
 def _stream(

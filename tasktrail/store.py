@@ -39,7 +39,8 @@ def store() -> None:
 def init(place: str | None, retention_days: int | None, cluster: str) -> None:
     """Make the store's tables, or bring them to this version; does nothing to those that are there.
 
-    Rows of an older version are put into tables that it lacked. That may be ended: the next call goes on with it.
+    Rows of an older version are put into tables that it lacked. That may be ended: the next call goes on with it. One of them is table
+    programs, for questions by name over many hosts; `tasktrail run` leaves it out, and keeps it filled where it is.
 
     The password for another server is taken from TASKTRAIL_PASSWORD.
 

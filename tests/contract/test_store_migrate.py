@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from queries import find, programs
+from queries.per_host import per_host
 from schemas.errors import BadInput, TasktrailError
 from store import migrate
 from store.connection import Connection
@@ -44,6 +46,21 @@ def test_a_second_time_does_nothing_and_another_retention_changes_it(server: Ser
     assert migrate.apply(address, retention_days=7) == ["images", "losses", "current", "hosts", "programs"]
     assert _ttl(server) == [b"seen + toIntervalDay(7)"] * 3
     assert migrate.apply(address, retention_days=7) == []
+
+
+def test_the_store_of_one_host_does_without_a_table_until_it_is_asked_for(server: Server) -> None:
+    address = server.address("writer")
+    others = ["versions", "images", "losses", "current", "hosts"]
+    assert migrate.apply(address, without=migrate.ONE_HOST) == others
+    with Connection(address) as writer, Connection(server.address("reader")) as reader:
+        assert migrate.apply(address, without=migrate.ONE_HOST) == [] and not programs.ready(reader)
+        writer.insert("images", image(0)._fields, [image(1, comm=b"nc")], "")
+        assert [one.images for one in per_host(reader, [find.comm("nc")])] == [1]
+        assert migrate.apply(address) == ["programs"]
+        assert migrate.fill(address) and programs.ready(reader)
+        assert [one.images for one in per_host(reader, [find.comm("nc")])] == [1]
+    # What is there is kept up to date by whoever would not make it.
+    assert migrate.apply(address, 7, without=migrate.ONE_HOST) == ["images", "losses", "current", "hosts", "programs"]
 
 
 def test_from_many_places_at_once(server: Server) -> None:
