@@ -24,8 +24,8 @@ EVENT_S = 0.000_036
 """A worker's time for an event in a full batch: decoding, join, rows, insert, states (worker_us of `make bench-fleet`)."""
 MESSAGE_S = 0.0004
 """A worker's time for a message that holds little, beside that: Kafka's client, Faust, small inserts (naive_us there is 370)."""
-ROW_BYTES = 45
-"""In the store, compressed (43 to 45 measured). A process is one row."""
+ROW_BYTES = 60
+"""In the store, compressed: 43 to 45 measured in images, 14 in programs. A process is one row of each."""
 WORKER_BYTES = 300_000_000
 """A worker's memory without hosts: 95 MB at rest, the rest for batches and rows on their way."""
 HOST_BYTES = 450_000
