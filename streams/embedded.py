@@ -194,5 +194,5 @@ class Embedded:
         stuck = self._unsaved or not self.progress.drained
         # One more snapshot than the join keeps would push out the oldest, which alone shows what has ended since.
         room = not stuck or len(state.snapshots) < SNAPSHOTS_MAX
-        if self.keeper.watch(state.counters.get("lost", 0), room):
+        if self.keeper.watch(state.counters.get("lost", 0) + state.counters.get("skipped", 0), room):
             self._take_up_pending()

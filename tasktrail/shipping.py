@@ -102,7 +102,7 @@ class Shipping:
         keeper, spool = self._keeper, self._shipper.spool
         self._counters = self._recorder.counters()
         self._shipper.lost = (self._counters.lost, self._counters.skipped)
-        keeper.watch(self._counters.lost + spool.counts.dropped + spool.counts.damaged)
+        keeper.watch(self._counters.lost + self._counters.skipped + spool.counts.dropped + spool.counts.damaged)
         for line in keeper.news():
             self._say(line)
         if not keeper.recording and self._reload is not None:
