@@ -133,13 +133,18 @@ class Recorder(ABC):
             said = (self.text(".said") + self.text(".out")).strip().splitlines()
             raise CannotRun("; ".join(said[-2:]) or f"it ended with {process.returncode}")
 
-    def end(self, number: int = signal.SIGINT, seconds: float = 30.0) -> None:
-        """Asks its processes to end and waits for them."""
+    def end(self, number: int = signal.SIGINT, seconds: float = 5.0) -> None:
+        """Asks its processes to end and waits for them; one that does not is killed (extrace waits for ever now and then)."""
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(number)
+        deadline = time.monotonic() + seconds
         for process in self.processes:
-            process.wait(seconds)
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         self.processes.clear()
 
     def pause(self) -> None:
