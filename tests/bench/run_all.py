@@ -1,8 +1,8 @@
-"""All benchmarks, one after another; the figures go to docs/benchmarks.md. Run by ``make bench``.
+"""All benchmarks, one after another; their tables go to docs/benchmarks.md, where the sentences stay. Run by ``make bench``.
 
-    python -m tests.bench.run_all [PART ...] [--results FILE]
+    python -m tests.bench.run_all [PART ...]
 
-With ``--results`` the figures are kept in a file, so that single parts can be measured again and the rest stays.
+A part that is named is measured again, the other tables stay as they are.
 
 Machines differ and are shared: what counts are the ratios within one run, and whether anything was lost.
 """
@@ -11,19 +11,23 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "benchmarks.md"
 PARTS = {
-    "join": ("Decode, join and rows, per event", ["tests.bench.bench_join"]),
-    "host": ("A host that is recorded", ["tests.bench.bench_host"]),
-    "long": ("Five million events, 500 living processes at any time", ["tests.bench.bench_long"]),
-    "queries": ("Questions", ["tests.bench.bench_queries"]),
-    "fleet": ("The fleet", ["tests.bench.bench_fleet"]),
+    "join": ("Decode, join and rows, per event", "tests.bench.bench_join"),
+    "host": ("A host that is recorded", "tests.bench.bench_host"),
+    "long": ("A long run, 500 living processes at any time", "tests.bench.bench_long"),
+    "queries": ("Questions", "tests.bench.bench_queries"),
+    "fleet": ("The fleet", "tests.bench.bench_fleet"),
 }
+MOMENTS = {"early": "at a tenth", "middle": "half", "end": "end"}
+"""Figures of one name that end so are one line."""
 MEANING = {
     "fixed_us": "struct unpacking of the fixed parts of the same records at known places, in microseconds an event",
     "fields_us": "finding the same records, struct unpacking, cutting out their texts",
@@ -48,6 +52,11 @@ MEANING = {
     "lost": "records that found no room",
     "behind_at_end_s": "seconds until all of them were stored",
     "bytes_per_row": "on disk, compressed",
+    "run_anon_mib": "private memory of the stream",
+    "run_files": "its open files",
+    "server_mib": "memory of its ClickHouse, capped at 1 GiB",
+    "state_bytes": "the saved state",
+    "parts": "active parts of table images",
     "memory_ratio": "private memory of the stream after all events, to that after a tenth of them",
     "server_ratio": "the same of its ClickHouse",
     "state_ratio": "the same of the saved state",
@@ -96,49 +105,63 @@ MEANING = {
 }
 
 
-def figures(module: list[str]) -> dict[str, float]:
+def figures(module: str) -> dict[str, float]:
     """What a benchmark measured."""
     with tempfile.NamedTemporaryFile() as out:
-        subprocess.run([sys.executable, "-m", *module, "--out", out.name], cwd=ROOT, check=True)
+        subprocess.run([sys.executable, "-m", module, "--out", out.name], cwd=ROOT, check=True)
         measured: dict[str, float] = json.loads(Path(out.name).read_text().splitlines()[-1])
-        return measured
+        return {name: value for name, value in measured.items() if not isinstance(value, str)}
+
+
+def table(measured: dict[str, float]) -> str:
+    """The figures, a line each; those of three moments in one."""
+    rows: dict[str, dict[str, float]] = {}
+    for name, value in measured.items():
+        stem, _, moment = name.rpartition("_")
+        known = moment in MOMENTS
+        rows.setdefault(stem if known else name, {})[moment if known else "end"] = value
+    moments = [moment for moment in MOMENTS if any(moment in row for row in rows.values())]
+    columns = list(MOMENTS.values()) if len(moments) > 1 else ["value"]
+    lines = [f"| figure | {' | '.join(columns)} | meaning |", f"|---|{'---:|' * len(columns)}---|"]
+    for name, row in rows.items():
+        cells = [digits(row[moment]) if moment in row else "" for moment in moments]
+        lines.append(f"| {name} | {' | '.join(cells)} | {MEANING.get(name, '')} |")
+    return "\n".join(lines)
+
+
+def digits(value: float) -> str:
+    """As many as mean something: three, and the whole of what is larger."""
+    if value == int(value) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def with_table(page: str, title: str, lines: str) -> str:
+    """The page with this table below that title, instead of the one that is there."""
+    at = f"{page}\n".find(f"\n## {title}\n")
+    if at < 0:
+        return f"{page.rstrip()}\n\n## {title}\n\n{lines}\n"
+    end = page.find("\n## ", at + 1)
+    section, rest = (page[at:end], page[end:]) if end >= 0 else (page[at:], "")
+    changed, found = re.subn(r"(?:^\|.*\n?)+", lambda _: f"{lines}\n", section, count=1, flags=re.MULTILINE)
+    return page[:at] + (changed if found else f"{section.rstrip()}\n\n{lines}\n") + rest
+
+
+def with_machine(page: str) -> str:
+    """The page with this machine's name."""
+    kernel = platform.release().split("-")[0]
+    machine = f"Linux {kernel}, {platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} processors."
+    return re.sub(r"^Linux \d.*processors\.$", machine, page, count=1, flags=re.MULTILINE)
 
 
 def main(arguments: list[str]) -> int:
-    """Run them and write the page. Returns the exit code."""
+    """Run them and write each table when it is measured. Returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART")
-    parser.add_argument("--results", type=Path)
-    options = parser.parse_args(arguments)
-    results: dict[str, dict[str, float]] = {}
-    if options.results and options.results.exists():
-        results = json.loads(options.results.read_text())
-    for name in options.parts or PARTS:
-        results[name] = figures(PARTS[name][1])
-        if options.results:
-            options.results.write_text(json.dumps(results))
-    (ROOT / "docs" / "benchmarks.md").write_text(page(results))
+    for name in parser.parse_args(arguments).parts or PARTS:
+        title, module = PARTS[name]
+        PAGE.write_text(with_table(with_machine(PAGE.read_text()), title, table(figures(module))))
     return 0
-
-
-def page(results: dict[str, dict[str, float]]) -> str:
-    """The page with these figures."""
-    lines = [
-        "# Measured",
-        "",
-        "By `make bench`, which writes this page. Ratios are within one run, medians throughout; the machine was shared.",
-    ]
-    lines += [
-        "",
-        f"Linux {platform.release().split('-')[0]}, {platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} processors.",
-        "",
-    ]
-    for name, (title, _) in PARTS.items():
-        if name in results:
-            lines += [f"## {title}", "", "| figure | value | meaning |", "|---|---:|---|"]
-            lines += [f"| {figure} | {value:,.3f} | {MEANING.get(figure, '')} |" for figure, value in results[name].items()]
-            lines += [""]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":
