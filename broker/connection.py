@@ -13,7 +13,7 @@ import confluent_kafka as kafka
 from broker.cluster import Cluster
 from broker.edges import Done, Record, TopicFound, Watermarks
 from schemas.errors import BadInput, TasktrailError, Unavailable
-from schemas.topics import Topic
+from schemas.topics import Topic, no_topic
 
 QUEUE_BYTES = 32 << 20
 LINGER_MS = 50
@@ -126,7 +126,9 @@ class Sender:
             self.poll(0)  # why, is told there
             self.trouble = self.trouble or str(told(self._where, _error_of(failure)))
             raise Unavailable(self.trouble) from None
-        return len(found.partitions) if found is not None else 0
+        if found is None:
+            raise no_topic(self._ours(topic))
+        return len(found.partitions)
 
     def send(
         self,
@@ -357,14 +359,12 @@ class Admin:
         from confluent_kafka import admin
         from confluent_kafka.cimpl import NewTopic
 
-        self._kinds = admin
-        self._new_topic = NewTopic
+        self._kinds, self._new_topic = admin, NewTopic
         self._answer_s = answer_s
         self._ours = cluster.ours
         self._where = f"Kafka at {cluster.bootstrap}"
         try:
-            options: dict[str, object] = {**cluster.options(), "log_level": QUIET, "error_cb": _ignored}
-            self._client = admin.AdminClient(options)  # type: ignore[arg-type]
+            self._client = admin.AdminClient({**cluster.options(), "log_level": QUIET, "error_cb": _ignored})  # type: ignore[dict-item]
         except kafka.KafkaException as failure:
             raise told(f"settings for {self._where}", _error_of(failure)) from None
 

@@ -56,8 +56,8 @@ class SenderEdge(Protocol):
         """
 
     def partitions(self, topic: str, timeout_s: float) -> int:
-        """How many partitions the topic has, 0 if it is not there: to be asked before sending, since a broker may make a topic that
-        somebody sends to, with settings of its own. Raises Unavailable when there is no answer in time."""
+        """How many partitions the topic has: to be asked before sending, since a broker may make a topic that somebody sends to, with
+        settings of its own. Raises BadInput when it is not there, Unavailable when there is no answer in time."""
 
     def poll(self, timeout_s: float) -> int:
         """Wait at most that long for news, and tell them; returns how many messages were told of."""

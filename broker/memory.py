@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from broker.edges import Done, Record, TopicFound, Watermarks
 from schemas.errors import BadInput, TasktrailError, Unavailable
-from schemas.topics import Topic
+from schemas.topics import Topic, no_topic
 
 _MASK = 0xFFFFFFFF
 
@@ -95,16 +95,12 @@ class MemoryBroker:
     def log(self, topic: str) -> list[_Partition]:
         """The partitions of a topic. Raises BadInput when it is not there."""
         if topic not in self._topics:
-            raise _no_topic(topic)
+            raise no_topic(topic)
         return self._topics[topic][2]
 
     def committed(self, group: str, topic: str, partition: int) -> int | None:
         """What the group has committed."""
         return self._commits.get((group, topic, partition))
-
-
-def _no_topic(topic: str) -> BadInput:
-    return BadInput(f"Kafka has no topic {topic}", "make it by `tasktrail topics create`")
 
 
 class _Queued(NamedTuple):
@@ -151,8 +147,7 @@ class MemorySender:
     def partitions(self, topic: str, timeout_s: float) -> int:
         """See SenderEdge."""
         self._broker.reach()
-        found = self._broker.describe([topic])
-        return found[topic].partitions if topic in found else 0
+        return len(self._broker.log(topic))
 
     def poll(self, timeout_s: float) -> int:
         """See SenderEdge; it never waits."""

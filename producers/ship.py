@@ -190,11 +190,10 @@ class Shipper:
         """Asked once: a broker may make a topic that somebody sends to, with settings of its own."""
         if not self._topic_found:
             try:
-                self._topic_found = self._sender.partitions(topics.EVENTS, TOPIC_ANSWER_S) > 0
-                self.trouble = "" if self._topic_found else f"Kafka has no topic {topics.EVENTS}; make it by `tasktrail topics create`"
+                self._sender.partitions(topics.EVENTS, TOPIC_ANSWER_S)
+                self._topic_found, self.trouble = True, ""
             except TasktrailError as failure:
                 self.trouble = str(failure)
-            if not self._topic_found:
                 self._pause(now)
         return self._topic_found
 

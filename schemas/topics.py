@@ -12,6 +12,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
+from schemas.errors import BadInput
 from schemas.limits import BATCH_BYTES_MAX
 
 EVENTS = "tasktrail.events"
@@ -75,6 +76,11 @@ class Topic(NamedTuple):
     name: str
     partitions: int
     configuration: dict[str, str]
+
+
+def no_topic(name: str) -> BadInput:
+    """What is told of a topic that is not there."""
+    return BadInput(f"Kafka has no topic {name}", "make it by `tasktrail topics create`")
 
 
 def topics(
