@@ -20,7 +20,8 @@ help: ## this list
 setup: system $(STAMP) ## everything that run and test need: system packages (as root on Debian or Ubuntu) and .venv
 
 .PHONY: system
-system: # the distribution's packages; on another distribution, or without root, their names
+system: # the distribution's packages; on another distribution, or without root, their names; and a bpffs, where systemd mounted none
+	@[ "$$(id -u)" != 0 ] || mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf 2>/dev/null || true
 	@if $(SYSTEM_PYTHON) -c 'import bcc, venv, ensurepip' 2>/dev/null && command -v gcc >/dev/null; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(SYSTEM_PACKAGES) >/dev/null; \
