@@ -1,26 +1,9 @@
 """How complete a history is, in one sentence."""
 
-from typing import Any, Protocol
+from typing import Any
 
-from queries.history import History, Origin
+from queries.history import Chain, History, Origin
 from queries.times import show_time
-
-
-class Chain(Protocol):
-    """The columns that say how complete a chain is."""
-
-    @property
-    def chain_complete(self) -> int: ...
-    @property
-    def chain_before(self) -> int: ...
-    @property
-    def chain_cut(self) -> int: ...
-    @property
-    def chain_lost(self) -> int: ...
-    @property
-    def lost_from(self) -> int: ...
-    @property
-    def lost_to(self) -> int: ...
 
 
 def _several(number: int, one: str, many: str) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
 
-from queries.completeness import Chain, is_complete, state
-from queries.history import History, Origin, Step, readable
+from queries.completeness import is_complete, state
+from queries.history import Chain, History, Origin, Step, readable
 from queries.jsonlines import as_object
 from queries.rows import fields_of
 from queries.times import iso_time
