@@ -257,13 +257,14 @@ def test_an_older_state_is_found_and_the_hole_reported(tmp_path: Path) -> None:
     assert [hole.amount for hole in holes] == [missing]
 
 
-def test_after_a_loss_two_snapshots_are_taken_and_handed_to_the_join(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cause", ["lost", "skipped"])
+def test_after_a_loss_two_snapshots_are_taken_and_handed_to_the_join(tmp_path: Path, cause: str) -> None:
     recorder = FakeRecorder(FakeRing())
     stream = Embedded(recorder, FakeStore(), tmp_path / "state", clock(1_000 * MS))
     for _ in range(5):
         stream.watch()
     assert list(stream.state.snapshots) == [1]
-    stream.state.counters["lost"] = 1
+    stream.state.counters[cause] = 1
     for _ in range(5):
         stream.watch()
     assert list(stream.state.snapshots) == [1, 2, 3]
