@@ -9,7 +9,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 PYTEST := $(PYTHON) -m pytest
 SYSTEM_PACKAGES := python3-bpfcc python3-venv gcc libc6-dev
-FLEET_PACKAGES := default-jre-headless maven systemd libseccomp2 iproute2 openssl
+TEST_PACKAGES := default-jre-headless maven systemd libseccomp2 iproute2 openssl bpftool
 STAMP := $(VENV)/.installed
 
 .PHONY: help
@@ -48,18 +48,18 @@ check: $(STAMP) ## style, types and the tests that need no root: a minute
 	@$(PYTEST) -q tests/unit tests/sim tests/corpus tests/test_tidy.py
 
 .PHONY: test
-test: setup fleet-system check ## all tests but the long ones, as root those of the kernel, the store, Kafka and the whole
+test: setup test-system check ## all tests but the long ones, as root those of the kernel, the store, Kafka and the whole
 	@$(PYTEST) -q tests/contract
 	@$(PYTEST) -q tests/kernel
 	@$(PYTEST) -q tests/e2e
 
 .PHONY: test-faults
-test-faults: setup fleet-system ## everything that goes wrong, made to go wrong, as root, the fleet's parts included: half an hour
+test-faults: setup test-system ## everything that goes wrong, made to go wrong, as root, the fleet's parts included: half an hour
 	@$(PYTEST) -q tests/faults --ignore-glob='*/test_fleet_*'
 	@$(PYTEST) -q tests/faults/test_fleet_*.py
 
 .PHONY: test-fleet
-test-fleet: setup fleet-system ## the fleet with a real Kafka, Faust workers, a ClickHouse, its units and rights, as root: ten minutes
+test-fleet: setup test-system ## the fleet with a real Kafka, Faust workers, a ClickHouse, its units and rights, as root: ten minutes
 	@$(PYTEST) -q tests/fleet
 
 .PHONY: test-kernels
@@ -70,13 +70,13 @@ test-kernels: setup ## the recorder in other kernels under qemu; KERNELS="5.10 6
 fuzz: setup ## a million hostile batches, states and recordings, seeded: half an hour
 	@$(PYTHON) -m tests.fuzz
 
-.PHONY: fleet-system
-fleet-system: # what the fleet's tests need besides
+.PHONY: test-system
+test-system: # what the tests need besides
 	@if command -v java >/dev/null && { command -v mvn >/dev/null || [ -n "$${TASKTRAIL_KAFKA_JARS:-}" ]; } && command -v ip >/dev/null \
-	    && command -v openssl >/dev/null && command -v systemd-analyze >/dev/null && ldconfig -p | grep libseccomp.so.2 >/dev/null; then :; \
+	    && command -v bpftool >/dev/null && command -v openssl >/dev/null && command -v systemd-analyze >/dev/null && ldconfig -p | grep libseccomp.so.2 >/dev/null; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(FLEET_PACKAGES) >/dev/null; \
-	else echo "install these as root, or what your distribution calls them: $(FLEET_PACKAGES)" >&2; exit 1; fi
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(TEST_PACKAGES) >/dev/null; \
+	else echo "install these as root, or what your distribution calls them: $(TEST_PACKAGES)" >&2; exit 1; fi
 
 .PHONY: fleet
 fleet: setup ## all of a fleet on this machine: Kafka (Java 17, Maven once), ClickHouse, workers, hosts; as root also this one
