@@ -81,7 +81,7 @@ def test_what_a_full_spool_throws_away_is_told_with_its_interval(producing: Prod
 
 def test_without_a_topic_nothing_is_made_and_nothing_is_lost(producing: Producing) -> None:
     producing.start()
-    producing.wait_said("no topic tasktrail.events")
+    producing.wait_said(f"no topic {producing.cluster.ours(topics.EVENTS)}; make it by")
     run_many(100, "while there is no topic")
     producing.make_topics()
     producing.wait_said("all is well again")
