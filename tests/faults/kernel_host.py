@@ -34,7 +34,10 @@ class Joined:
             self.live.recorder.ring.release(batch.end)
 
     def settle(self) -> None:
-        """Until the rows of what lives now are due, and given out."""
+        """Until the rows of what lives now are given out, and those of the programs that it is about to run.
+
+        Popen returns when the new program's close-on-exec files close (begin_new_exec), which is before the kernel tells of the exec.
+        """
         asked_ns = host.now().boottime_ns
         due_ns = asked_ns + limits.FOLD_NS + TICK_MARGIN_NS
 
@@ -42,7 +45,9 @@ class Joined:
             self.read()
             batch = recording.next_batch(self.live.recorder, self._host)
             self._take(apply(self.state, batch))
-            return batch.drained and batch.boottime_ns > due_ns
+            begun = (image.process for _, image in self.state.waiting if image.due_ns)
+            waiting = any(process is not None and process.start_ns <= asked_ns for process in begun)
+            return batch.drained and batch.boottime_ns > due_ns and not waiting
 
         wait_until(due, "rows being due")
 
