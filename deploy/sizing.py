@@ -11,7 +11,7 @@ from typing import NamedTuple
 EVENTS_PER_PROCESS = 3
 """Fork, exec, exit."""
 WIRE_BYTES_PER_PROCESS = 60
-"""Compressed, in Kafka's log, in a storm (57 to 60 measured)."""
+"""Compressed, in Kafka's log, in a storm (55 measured)."""
 WIRE_BYTES_PER_MESSAGE = 450
 """What a small batch takes beside that: an empty one 230, one with a single process 650 in all."""
 MESSAGES_PER_SECOND_MAX = 4
