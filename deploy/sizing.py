@@ -20,10 +20,10 @@ MESSAGES_PER_SECOND_MIN = 0.4
 """Of one host on which nothing happens: a clock mark every five seconds, and an empty batch behind it."""
 RING_BYTES_PER_PROCESS = 645
 """Not compressed, in the ring and in the spool."""
-EVENT_S = 0.000_036
-"""A worker's time for an event in a full batch: decoding, join, rows, insert, states (worker_us of `make bench-fleet`)."""
+EVENT_S = 0.000_030
+"""A worker's time for an event in a full batch: decoding, join, rows, insert, states (worker_us of `make bench-fleet`: 29)."""
 MESSAGE_S = 0.0004
-"""A worker's time for a message that holds little, beside that: Kafka's client, Faust, small inserts (naive_us there is 370)."""
+"""A worker's time for a message that holds little, beside that: Kafka's client, Faust, small inserts (naive_us there is 340)."""
 ROW_BYTES = 60
 """In the store, compressed: 43 to 45 measured in images, 14 in programs. A process is one row of each."""
 WORKER_BYTES = 300_000_000
