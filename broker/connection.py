@@ -12,7 +12,8 @@ import confluent_kafka as kafka
 
 from broker.cluster import Cluster
 from broker.edges import Done, Record, TopicFound, Watermarks
-from schemas.errors import BadInput, TasktrailError, Unavailable
+from broker.failures import error_of, told
+from schemas.errors import TasktrailError, Unavailable
 from schemas.topics import Topic, no_topic
 
 QUEUE_BYTES = 32 << 20
@@ -27,39 +28,6 @@ ANSWER_S = 15.0
 """How long an answer is waited for before the cluster counts as unreachable."""
 QUIET = 2
 """librdkafka's log level: what it has to say of failures comes to ``error_cb`` too."""
-
-_REFUSALS = [getattr(kafka.KafkaError, f"{what}_AUTHORIZATION_FAILED") for what in ("TOPIC", "GROUP", "CLUSTER")]
-_OURS = {
-    kafka.KafkaError.MSG_SIZE_TOO_LARGE: "make the batches smaller, or the topic's max.message.bytes larger",
-    **dict.fromkeys((kafka.KafkaError.UNKNOWN_TOPIC_OR_PART, kafka.KafkaError._UNKNOWN_TOPIC), "make it by `tasktrail topics create`"),
-    **dict.fromkeys(_REFUSALS, "give this user the rights; see deploy/"),
-    kafka.KafkaError.INVALID_REPLICATION_FACTOR: "give --replication, at most as many as there are brokers",
-    kafka.KafkaError.INVALID_CONFIG: "mend the settings of the topic",
-    kafka.KafkaError.INVALID_RECORD: "see the broker's log",
-}
-"""What the cluster refuses for good until a person does something, and what to do."""
-_UNREACHABLE = (kafka.KafkaError._TRANSPORT, kafka.KafkaError._ALL_BROKERS_DOWN, kafka.KafkaError._RESOLVE, kafka.KafkaError._TIMED_OUT)
-
-
-def told(what: str, error: kafka.KafkaError) -> TasktrailError:
-    """The client's error as one of ours: BadInput where trying again is of no use, else Unavailable."""
-    words = error.str().strip().rstrip(".")
-    if error.code() == kafka.KafkaError._GAPLESS_GUARANTEE:
-        return Unavailable(f"{what} refuses a message: {words.partition(' failed: ')[2].partition(' (')[0] or words}")
-    if error.code() in _UNREACHABLE:
-        return Unavailable(f"{what} cannot be reached ({words.partition(' (after ')[0]})")
-    cure = _OURS.get(error.code())
-    if cure is not None:
-        return BadInput(f"{what}: {words}", cure)
-    if error.code() == kafka.KafkaError._AUTHENTICATION:
-        return Unavailable(f"{what}: {words}", "see the user and password for Kafka in the settings")
-    return Unavailable(f"{what}: {words}")
-
-
-def _error_of(failure: kafka.KafkaException) -> kafka.KafkaError:
-    error = failure.args[0]
-    assert isinstance(error, kafka.KafkaError)
-    return error
 
 
 class Sender:
@@ -105,7 +73,7 @@ class Sender:
         try:
             self._producer = kafka.Producer(options)
         except kafka.KafkaException as failure:
-            raise told(f"settings for Kafka at {cluster.bootstrap}", _error_of(failure)) from None
+            raise told(f"settings for Kafka at {cluster.bootstrap}", error_of(failure)) from None
         self._where = f"Kafka at {cluster.bootstrap}"
         self._ours = cluster.ours
 
@@ -124,7 +92,7 @@ class Sender:
         except kafka.KafkaException as failure:
             self.trouble = ""
             self.poll(0)  # why, is told there
-            self.trouble = self.trouble or str(told(self._where, _error_of(failure)))
+            self.trouble = self.trouble or str(told(self._where, error_of(failure)))
             raise Unavailable(self.trouble) from None
         if name not in found:
             raise no_topic(name)
@@ -148,7 +116,7 @@ class Sender:
         except BufferError:
             return False
         except kafka.KafkaException as failure:
-            raise told(f"a message of {len(value)} bytes for topic {topic}", _error_of(failure)) from None
+            raise told(f"a message of {len(value)} bytes for topic {topic}", error_of(failure)) from None
         self._untold[self._sent] = on_done
         return True
 
@@ -176,7 +144,7 @@ class Sender:
         try:
             serve(timeout_s)
         except kafka.KafkaException as failure:
-            self._on_error(_error_of(failure))
+            self._on_error(error_of(failure))
         except SystemError:
             self.broken = self.trouble = self.trouble or f"{self._where}: the client gave up after a fatal error"
         else:
@@ -243,7 +211,7 @@ class LogReader:
         try:
             return kafka.Consumer(options)
         except kafka.KafkaException as failure:
-            raise told(f"settings for {self._where}", _error_of(failure)) from None
+            raise told(f"settings for {self._where}", error_of(failure)) from None
 
     def partitions(self, topic: str) -> int:
         """See LogReaderEdge."""
@@ -251,7 +219,7 @@ class LogReader:
         try:
             found = self._consumer().list_topics(topic, timeout=self._answer_s).topics[topic]
         except kafka.KafkaException as failure:
-            raise told(self._where, _error_of(failure)) from None
+            raise told(self._where, error_of(failure)) from None
         if found.error is not None:
             raise told(f"topic {topic}", found.error)
         return len(found.partitions)
@@ -263,7 +231,7 @@ class LogReader:
             try:
                 marks = consumer.get_watermark_offsets(kafka.TopicPartition(topic, number), timeout=self._answer_s)
             except kafka.KafkaException as failure:
-                raise told(f"{topic}/{number}", _error_of(failure)) from None
+                raise told(f"{topic}/{number}", error_of(failure)) from None
             if marks is None:
                 raise Unavailable(f"{self._where} did not say in time where {topic}/{number} begins and ends")
             found[number] = Watermarks(int(marks[0]), int(marks[1]))
@@ -275,7 +243,7 @@ class LogReader:
         try:
             found = self._consumer(group).committed(wanted, timeout=self._answer_s)
         except kafka.KafkaException as failure:
-            raise told(f"offsets of group {group}", _error_of(failure)) from None
+            raise told(f"offsets of group {group}", error_of(failure)) from None
         for one in found:
             if one.error is not None:
                 raise told(f"offsets of group {group} in {topic}/{one.partition}", one.error)
@@ -288,7 +256,7 @@ class LogReader:
         try:
             found = self._consumer().offsets_for_times(asked, timeout=self._answer_s)
         except kafka.KafkaException as failure:
-            raise told(self._where, _error_of(failure)) from None
+            raise told(self._where, error_of(failure)) from None
         ends = self.watermarks(topic, wanted)
         return {one.partition: one.offset if one.offset >= 0 else ends[one.partition].end for one in found}
 
@@ -359,14 +327,16 @@ class Admin:
         from confluent_kafka import admin
         from confluent_kafka.cimpl import NewTopic
 
-        self._kinds, self._new_topic = admin, NewTopic
+        self._kinds = admin
+        self._new_topic = NewTopic
         self._answer_s = answer_s
         self._ours = cluster.ours
         self._where = f"Kafka at {cluster.bootstrap}"
         try:
-            self._client = admin.AdminClient({**cluster.options(), "log_level": QUIET, "error_cb": _ignored})  # type: ignore[dict-item]
+            options: dict[str, object] = {**cluster.options(), "log_level": QUIET, "error_cb": _ignored}
+            self._client = admin.AdminClient(options)  # type: ignore[arg-type]
         except kafka.KafkaException as failure:
-            raise told(f"settings for {self._where}", _error_of(failure)) from None
+            raise told(f"settings for {self._where}", error_of(failure)) from None
 
     def create_topics(self, topics: Iterable[Topic], replication: int) -> list[str]:
         """See AdminEdge."""
@@ -378,8 +348,8 @@ class Admin:
                 future.result()
                 made.append(wanted[name].name)
             except kafka.KafkaException as failure:
-                if _error_of(failure).code() != kafka.KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise told(f"topic {name} at {self._where}", _error_of(failure)) from None
+                if error_of(failure).code() != kafka.KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise told(f"topic {name} at {self._where}", error_of(failure)) from None
         return made
 
     def describe(self, names: Iterable[str]) -> dict[str, TopicFound]:
@@ -396,5 +366,5 @@ class Admin:
                 partitions = there[self._ours(name)].partitions
                 found[name] = TopicFound(name, len(partitions), min(len(one.replicas) for one in partitions.values()), own)
         except kafka.KafkaException as failure:
-            raise told(self._where, _error_of(failure)) from None
+            raise told(self._where, error_of(failure)) from None
         return found

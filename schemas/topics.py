@@ -15,6 +15,9 @@ from typing import NamedTuple
 from schemas.errors import BadInput
 from schemas.limits import BATCH_BYTES_MAX
 
+MAKE_TOPICS = "make it by `tasktrail topics create`"
+"""The cure where a topic is missing."""
+
 EVENTS = "tasktrail.events"
 STATE = "tasktrail.state"
 DEADLETTER = "tasktrail.deadletter"
@@ -80,7 +83,7 @@ class Topic(NamedTuple):
 
 def no_topic(name: str) -> BadInput:
     """What is told of a topic that is not there."""
-    return BadInput(f"Kafka has no topic {name}", "make it by `tasktrail topics create`")
+    return BadInput(f"Kafka has no topic {name}", MAKE_TOPICS)
 
 
 def topics(

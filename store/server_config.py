@@ -13,7 +13,7 @@ MEMORY_BYTES = 1 << 30
 """Default cap of the server's memory. It starts with about 220 MB, most of it the program itself."""
 
 COMPACT_BYTES = 64 << 20
-"""Parts below this, not compressed, are one file and not two for each of the 75 columns: a storm's rows cost the server a fifth less.
+"""Parts below this, not compressed, are one file and not two for each of the 75 columns, which each merge makes, syncs and removes.
 Merging into one holds all columns of some rows at once, so that this is about what a merge can take of the memory."""
 
 

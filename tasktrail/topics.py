@@ -114,4 +114,4 @@ def show(kafka: str | None, config_file: str | None) -> None:
             sys.stdout.write(json.dumps(told, sort_keys=True) + "\n")
     missing = [cluster.ours(name) for name in names if name not in found]
     if missing:
-        raise Unavailable(f"Kafka has no topic {', '.join(missing)}", "make it by `tasktrail topics create`")
+        raise Unavailable(f"Kafka has no topic {', '.join(missing)}", wanted.MAKE_TOPICS)

@@ -272,28 +272,7 @@ class Host:
             time_ns = self.stamp(child)
             if tid in (0, creator.tgid):
                 creator.last_ns = time_ns
-            cgroup_id = (creator.images[-1].program.cgroup_id if creator.images[-1].program else 1) + 0
-            names = {name: ids[name] for name in ("uid", "gid", "euid", "egid", "loginuid", "session", "pid_ns", "ns_pid", "mnt_ns")}
-            child.fork = Fork(
-                flags,
-                self.epoch,
-                tgid,
-                time_ns,
-                start_ns,
-                child.exec_id,
-                0,
-                creator.start_ns,
-                creator.exec_id,
-                parent.start_ns if parent else 0,
-                child.parent_exec_id,
-                cgroup_id,
-                clone_flags,
-                creator.tgid,
-                parent.tgid if parent else 0,
-                tid or creator.tgid,
-                comm=child.comm,
-                **names,
-            )
+            child.fork = self._fork_record(child, creator, parent, clone_flags, tid, time_ns)
             image.time_ns = time_ns
             child.creator_known = self.recording
             child.fork_entry = image.entry = self.emit(child.fork, image)
@@ -305,6 +284,31 @@ class Host:
         if not defer:
             record()
         return child, record
+
+    def _fork_record(self, child: Process, creator: Process, parent: Process | None, clone_flags: int, tid: int, time_ns: int) -> Fork:
+        """What the kernel tells of it; ``parent`` as it was at the fork, though the record comes later."""
+        program = creator.images[-1].program
+        names = ("uid", "gid", "euid", "egid", "loginuid", "session", "pid_ns", "ns_pid", "mnt_ns")
+        return Fork(
+            child.flags,
+            self.epoch,
+            child.tgid,
+            time_ns,
+            child.start_ns,
+            child.exec_id,
+            0,
+            creator.start_ns,
+            creator.exec_id,
+            parent.start_ns if parent else 0,
+            child.parent_exec_id,
+            program.cgroup_id if program else 1,
+            clone_flags,
+            creator.tgid,
+            parent.tgid if parent else 0,
+            tid or creator.tgid,
+            comm=child.comm,
+            **{name: child.ids[name] for name in names},
+        )
 
     def exec(self, process: Process, tid: int = 0, defer: bool = False, comm: bytes = b"") -> Callable[[], None]:
         """``process`` replaces its program (all its other threads end)."""
