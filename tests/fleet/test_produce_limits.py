@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 from broker.connection import Admin
 from deploy.local.kafka import Kafka
+from producers.bpf import syscall
 from schemas import topics
 from schemas.rows import LossCause
 from tests.e2e.running import wait_until
+from tests.e2e.test_skipped import INSIDE, load_raw_programs
 from tests.fleet.kafka_for_tests import set_topic
 from tests.fleet.producing import PARTITIONS, Producing, hole_bytes, images, joined, losses
 
@@ -77,6 +79,27 @@ def test_what_a_full_spool_throws_away_is_told_with_its_interval(producing: Prod
     begin, end = min(row.begin_boottime for row in lost), max(row.end_boottime for row in lost)
     assert children[0].ended_ns < begin and end < children[-1].begun_ns
     producing.stop()
+
+
+def test_what_the_kernel_skips_brings_snapshots(producing: Producing, programs: Path) -> None:
+    held = load_raw_programs(producing.place)
+    producing.place.env["TASKTRAIL_METRICS"] = "127.0.0.1:0"
+    producing.make_topics()
+    producing.start("--no-load")
+    producing.wait_arrived()
+    taken = metrics(producing)["tasktrail_snapshots_total"]
+    extra = syscall.attach_raw_tracepoint(held["exit"], INSIDE)
+
+    def skipped() -> bool:
+        subprocess.run([programs / "storm", "1000", "2", programs / "tiny"], check=True, stdout=subprocess.DEVNULL)
+        return any(syscall.program_info(fd).recursion_misses for fd in held.values())
+
+    wait_until(skipped, "the kernel skipping a program", 60)
+    os.close(extra)
+    wait_until(lambda: metrics(producing)["tasktrail_snapshots_total"] >= taken + 2, "two snapshots after it", 90)
+    producing.stop()
+    for fd in held.values():
+        os.close(fd)
 
 
 def test_without_a_topic_nothing_is_made_and_nothing_is_lost(producing: Producing) -> None:
