@@ -26,12 +26,17 @@ struct entry_start {
 #endif
 _Static_assert(OFFSET(path, mnt) == 0 && OFFSET(path, dentry) == 8, "struct place is no struct path");
 
-// What the second way up is compared by. Pointers are washed first: the verifier lets nobody calculate with typed ones.
-#define SUM(parent, hash)                                                       \
-    do {                                                                        \
-        addr plain_ = (parent);                                                 \
-        WASH(plain_);                                                           \
-        work->walked = work->walked * 31 + plain_ + (hash);                     \
+// What the second way up is compared by. d_seq is odd while the kernel renames an entry and moves on with each rename, so a name and a
+// parent belong together when it was even before they were read and is the same after: the first way adds it made even, read before them,
+// the second as it is. Comparing the names alone would pass a rename that stands still half done (its processor taken away, say) for both
+// ways. Pointers are washed first: the verifier lets nobody calculate with typed ones.
+#define D_SEQ OFFSET(dentry, d_seq.seqcount.sequence)
+#define STABLE(sequence) ((sequence) & ~1u)
+#define SUM(parent, hash, sequence)                                                         \
+    do {                                                                                    \
+        addr plain_ = (parent);                                                             \
+        WASH(plain_);                                                                       \
+        work->walked = work->walked * 31 + plain_ + ((u64)(sequence) << 32 | (hash));       \
     } while (0)
 
 // Copies one name behind the others.
@@ -48,12 +53,14 @@ INLINE u64 copy_component(char *tail, u64 off, addr name) {
 INLINE u64 walk(struct work *work, char *tail, u64 off, struct place at, u32 *flags, u32 cut, u32 deleted, u32 pseudo, u32 detached) {
     addr mount = at.mount, entry = at.entry, root, hashed, parent, name;
     struct entry_start start;
-    u32 hash;
+    u32 hash, sequence;
     GET(root, at.mount, OFFSET(vfsmount, mnt_root));
+    GET(sequence, entry, D_SEQ);
     GET(parent, entry, OFFSET(dentry, d_parent));
     GET(hashed, entry, OFFSET(dentry, d_hash.pprev));
     if (!hashed && parent != entry)
         *flags |= deleted;
+    SUM(parent, 0, STABLE(sequence));
     *flags |= cut;
     work->rounds = 0;
 #if DIRECT
@@ -63,6 +70,7 @@ INLINE u64 walk(struct work *work, char *tail, u64 off, struct place at, u32 *fl
         off &= TAIL_MASK;
         if (off > PATHS_END || entry == root)
             break;
+        GET(sequence, entry, D_SEQ);
         GET(parent, entry, OFFSET(dentry, d_parent));
         GET(hash, entry, OFFSET(dentry, d_name.hash));
         GET(name, entry, OFFSET(dentry, d_name.name));
@@ -72,7 +80,7 @@ INLINE u64 walk(struct work *work, char *tail, u64 off, struct place at, u32 *fl
             *flags &= ~cut;
             break;
         }
-        SUM(parent, hash);
+        SUM(parent, hash, STABLE(sequence));
         entry = parent;
         work->rounds++;
     }
@@ -106,6 +114,7 @@ INLINE u64 walk(struct work *work, char *tail, u64 off, struct place at, u32 *fl
             READ(root, mount, OFFSET(mount, mnt.mnt_root));
             continue;
         }
+        READ(sequence, entry, D_SEQ);
         READ(start, entry, OFFSET(dentry, d_parent));
         off = copy_component(tail, off, start.name);
         if (start.parent == entry) {
@@ -113,7 +122,7 @@ INLINE u64 walk(struct work *work, char *tail, u64 off, struct place at, u32 *fl
             *flags &= ~cut;
             break;
         }
-        SUM(start.parent, start.hash);
+        SUM(start.parent, start.hash, STABLE(sequence));
         entry = start.parent;
     }
     return off & TAIL_MASK;
@@ -124,9 +133,12 @@ INLINE u64 walk(struct work *work, char *tail, u64 off, struct place at, u32 *fl
 INLINE void walk_again(struct work *work, struct place at, u64 rounds) {
     addr mount = at.mount, entry = at.entry, root, parent;
     struct entry_start start;
-    u32 hash;
+    u32 hash, sequence;
     work->rounds = rounds;
     GET(root, at.mount, OFFSET(vfsmount, mnt_root));
+    GET(parent, entry, OFFSET(dentry, d_parent));
+    GET(sequence, entry, D_SEQ);
+    SUM(parent, 0, sequence);
 #if DIRECT
 #pragma clang loop unroll(disable)
     for (int i = 0; i < PATH_COMPONENTS_MAX; i++) {
@@ -135,9 +147,10 @@ INLINE void walk_again(struct work *work, struct place at, u64 rounds) {
             break;
         GET(parent, entry, OFFSET(dentry, d_parent));
         GET(hash, entry, OFFSET(dentry, d_name.hash));
+        GET(sequence, entry, D_SEQ);
         if (parent == entry || !work->rounds--)
             return;
-        SUM(parent, hash);
+        SUM(parent, hash, sequence);
         entry = parent;
     }
     if (entry != root)
@@ -163,9 +176,10 @@ INLINE void walk_again(struct work *work, struct place at, u64 rounds) {
             continue;
         }
         READ(start, entry, OFFSET(dentry, d_parent));
+        READ(sequence, entry, D_SEQ);
         if (start.parent == entry)
             break;
-        SUM(start.parent, start.hash);
+        SUM(start.parent, start.hash, sequence);
         entry = start.parent;
     }
 }
