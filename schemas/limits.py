@@ -20,8 +20,8 @@ COMM_BYTES = 16
 """The kernel's TASK_COMM_LEN, NUL included."""
 
 # -- the ring --
-RING_BYTES_DEFAULT = 16 * 1024 * 1024
-"""Size of the kernel ring: about 26,000 processes; what finds no room is counted (``lost``)."""
+RING_BYTES_DEFAULT = 32 * 1024 * 1024
+"""Size of the kernel ring: about 52,000 processes; what finds no room is counted (``lost``)."""
 RING_RECORD_HEADER_BYTES = 8
 """The kernel's struct bpf_ringbuf_hdr before each record."""
 

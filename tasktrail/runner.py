@@ -1,6 +1,6 @@
 """The loop of ``tasktrail run``: when to step, what to do when something is away, what to tell.
 
-Nobody wakes us per event. The ring is looked at ten times a second, emptied when rows are due or it fills, and everything else
+Nobody wakes us per event. The ring is looked at ten times a second, emptied when its pace says so, and everything else
 (self-probes, marks, snapshots, status) happens about once a second.
 """
 
@@ -19,17 +19,10 @@ from schemas.errors import TasktrailError, Unavailable
 from store.layout import write_private
 from store.server import Server
 from streams.embedded import Embedded
+from tasktrail.pace import Pace
 
 LOOK_S = 0.1
-STEP_S = 0.4
-"""Longest time that a record waits in the ring while all is well; a row can be asked for within a second."""
-REST = 4
-"""After a step that took long, so many times its length is waited instead, up to REST_MAX_S: a storm makes few large inserts, for
-many small ones cost the host more, the server having to merge them."""
-REST_MAX_S = 1.0
 WATCH_S = 1.0
-FULL_ENOUGH = 4
-"""A ring this part full is emptied at once."""
 RETRY_MAX_S = 5.0
 COLLECT_STEPS = 50
 """Each insert leaves some three hundred objects of the driver in cycles; looking at what is new since the last time costs little."""
@@ -65,7 +58,8 @@ class Runner:
         self._trouble = ""
         self._retry_s = 0.0
         self._retry_at = 0.0
-        self._step_at = self._watched_at = self._collected_at = 0.0
+        self._pace = Pace(recorder.ring.size_bytes)
+        self._watched_at = self._collected_at = 0.0
         self._collected_steps = 0
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._rate = _Rate()
@@ -108,11 +102,10 @@ class Runner:
                 self._watch(now)
             busy = False
             ring = self._recorder.ring
-            filled = (ring.producer() - ring.consumer()) * FULL_ENOUGH >= ring.size_bytes
-            if filled or now >= self._step_at:
-                busy = self._stream.step() and not self._stream.progress.drained
-                took_s = time.monotonic() - now
-                self._step_at = now + max(STEP_S, min(REST_MAX_S, REST * took_s))
+            if self._pace.due(now, ring.producer(), ring.consumer()):
+                moved, drained, ended = self._stream.step(), self._stream.progress.drained, time.monotonic()
+                self._pace.stepped(ended, ended - now, drained)
+                busy = moved and not drained
             self._well()
             return busy
         except (Unavailable, OSError) as failure:
