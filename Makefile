@@ -10,6 +10,7 @@ PYTHON := $(VENV)/bin/python
 PYTEST := $(PYTHON) -m pytest
 SYSTEM_PACKAGES := python3-bpfcc python3-venv gcc libc6-dev
 TEST_PACKAGES := default-jre-headless maven systemd libseccomp2 iproute2 openssl bpftool
+COMPILED_TESTS := $(addprefix tests/unit/,test_embedded.py test_fuzz.py test_hostile.py test_saved.py test_wire_fuzz.py)
 STAMP := $(VENV)/.installed
 
 .PHONY: help
@@ -62,6 +63,19 @@ test-faults: setup test-system ## everything that goes wrong, made to go wrong, 
 test-fleet: setup test-system ## the fleet with a real Kafka, Faust workers, a ClickHouse, its units and rights, as root: ten minutes
 	@$(PYTEST) -q tests/fleet
 
+.PHONY: test-compiled
+test-compiled: compiled ## the compiled join, as TASKTRAIL_COMPILE=1 installs it, by the tests of the plain one: two minutes
+	@cp -r tests docs pyproject.toml build/compiled
+	@cd build/compiled && $(CURDIR)/$(PYTHON) -P -c 'import sys; sys.path.insert(0, "."); from streams.join import transitions as it; assert it.__file__.endswith(".so"), it'
+	@cd build/compiled && PYTHONPATH=. $(CURDIR)/$(PYTEST) -q tests/sim tests/corpus $(COMPILED_TESTS)
+
+.PHONY: compiled
+compiled: setup # this checkout installed into build/compiled
+	@[ -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] || \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-dev >/dev/null; }
+	@rm -rf build
+	@TASKTRAIL_COMPILE=1 $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --target build/compiled .
+
 .PHONY: test-kernels
 test-kernels: setup ## the recorder in other kernels under qemu; KERNELS="5.10 6.1" chooses
 	@$(PYTHON) -m tests.kernels $(KERNELS)
@@ -95,7 +109,7 @@ bench: setup ## measure; figures go to docs/benchmarks.md
 	@$(PYTHON) -m tests.bench.run_all
 
 .PHONY: bench-recorders
-bench-recorders: setup ## the recorders that people use, on one storm beside ours, as root; table in docs/recorders.md
+bench-recorders: compiled ## the recorders that people use, on one storm beside ours, as root; table in docs/recorders.md
 	@$(PYTHON) -m tests.bench.recorders
 
 .PHONY: bench-fleet

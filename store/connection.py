@@ -10,6 +10,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from itertools import accumulate, chain
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -21,6 +22,7 @@ from clickhouse_driver.columns import service as driver_columns
 from clickhouse_driver.columns.arraycolumn import ArrayColumn
 from clickhouse_driver.columns.base import FormatColumn
 from clickhouse_driver.columns.enumcolumn import Enum8Column
+from clickhouse_driver.columns.lowcardinalitycolumn import LowCardinalityColumn
 from clickhouse_driver.columns.uuidcolumn import UUIDColumn
 from clickhouse_driver.errors import (
     CannotParseUuidError,
@@ -31,6 +33,7 @@ from clickhouse_driver.errors import (
     TypeMismatchError,
 )
 from clickhouse_driver.errors import Error as DriverError
+from clickhouse_driver.varint import make_varint
 
 from schemas.errors import BadInput, Unavailable
 from store import server_errors
@@ -236,6 +239,10 @@ def _integer_time(spec: str, options: dict[str, Any]) -> Any:
     return (_IntegerTime64 if spec.startswith("DateTime64") else _IntegerTime)(**options)
 
 
+FEW = 8
+"""Arrays are packed one by one where each stands in so many rows on average: alone, one costs what some ten in a column do."""
+
+
 class _RepeatedUUID(UUIDColumn):  # type: ignore[misc]
     """UUID: the same few objects stand in many rows of a block (a host, a boot, ancestors), so each is packed once."""
 
@@ -245,23 +252,45 @@ class _RepeatedUUID(UUIDColumn):  # type: ignore[misc]
         """Two 64-bit numbers each, the more significant one first. ``items`` holds the objects, so none takes another's id."""
         packed = {}
         for number, item in dict(zip(map(id, items), items, strict=True)).items():
-            raw = item.bytes
+            raw = item.int.to_bytes(16)
             packed[number] = raw[7::-1] + raw[:7:-1]
         buf.write(b"".join(map(packed.__getitem__, map(id, items))))
 
 
+class _Packed(BytesIO):
+    """A buffer that strings can be written to, as the driver's."""
+
+    def write_strings(self, items: Sequence[bytes]) -> None:
+        """Each as its length and its bytes."""
+        self.write(b"".join(chain.from_iterable((make_varint(len(item)), item) for item in items)))
+
+
 class _FlatArray(ArrayColumn):  # type: ignore[misc]
-    """Array of plain values: where each ends, then all values as one column. The driver goes through them several times."""
+    """Array of plain values: where each ends, then all values as one column. The driver goes through them several times.
+
+    Where the same few objects stand in many rows (ancestors, chains that were inherited), each is packed once.
+    """
 
     def write_data(self, data: list[Sequence[Any]], buf: Any) -> None:
         """Arrays of arrays, and of what may be NULL, are the driver's."""
-        if isinstance(self.nested_column, ArrayColumn) or self.nullable or self.nested_column.nullable:
+        nested = self.nested_column
+        if isinstance(nested, ArrayColumn) or self.nullable or nested.nullable:
             super().write_data(data, buf)
             return
         buf.write(struct.pack(f"<{len(data)}Q", *accumulate(map(len, data))))
-        items = list(chain.from_iterable(data))
-        if items:
-            self.nested_column._write_data(items, buf)
+        numbers = list(map(id, data))  # ``data`` holds the objects, so none takes another's id
+        distinct = dict(zip(numbers, data, strict=True))
+        if len(distinct) * FEW > len(data) or isinstance(nested, LowCardinalityColumn):
+            items = list(chain.from_iterable(data))
+            if items:
+                nested._write_data(items, buf)
+            return
+        packed = {}
+        for number, one in distinct.items():
+            alone = _Packed()
+            nested._write_data(list(one), alone)
+            packed[number] = alone.getvalue()
+        buf.write(b"".join(map(packed.__getitem__, numbers)))
 
 
 def _array(spec: str, column_of: Callable[[str], Any], options: dict[str, Any]) -> _FlatArray:

@@ -1,9 +1,11 @@
 """The command line: one file per command group, loaded only when it is called."""
 
 import importlib
+import importlib.metadata
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -43,6 +45,9 @@ COMMANDS = {
 }
 """The commands, in the order that --help shows."""
 
+JOIN = Path(__file__).resolve().parents[1] / "streams" / "join"
+"""Where a compiled join lies, too (see setup.py)."""
+
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for, so that a small command stays small."""
@@ -66,8 +71,15 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, place.says) for name, place in COMMANDS.items()])
 
 
+def _tell_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        how = ", its join compiled" if any(JOIN.glob("transitions.*.so")) else ""
+        click.echo(f"tasktrail {importlib.metadata.version('tasktrail')}{how}")
+        context.exit()
+
+
 @click.group(cls=LazyGroup)
-@click.version_option(package_name="tasktrail")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_tell_version, help="Show the version and exit.")
 def cli() -> None:
     """Where did this process come from, and what did it start?
 

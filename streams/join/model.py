@@ -54,7 +54,7 @@ class Process:
     shown            a snapshot has shown it
     absent           snapshots in a row that did not show it
     born_snapshot    the snapshot that was open when it was first known, 0 if none
-    ancestry         its creators
+    ancestry         its creators; below: those of all that it created and of which nothing else is to be said
     """
 
     tgid: int
@@ -72,6 +72,7 @@ class Process:
     absent: int = 0
     born_snapshot: int = 0
     ancestry: "Ancestry | None" = None
+    below: "Ancestry | None" = None
 
     @property
     def creator_tid(self) -> int:

@@ -90,15 +90,21 @@ def _after(process: Process, stamp: int) -> Ancestry:
         return Ancestry((), False, process.by_parent, lost, stamp)
     if creator is None or creator.ancestry is None:
         return Ancestry((NIL,), False, process.by_parent or lost == NEVER, lost, stamp)
+    plain = not lost and not process.by_parent
+    if plain and creator.below is not None and creator.below.stamp == stamp:
+        return creator.below
     near = creator.ancestry
     ids = (creator.task_id,) + near.ids
-    return Ancestry(
+    ancestry = Ancestry(
         ids[:ANCESTORS_MAX],
         near.cut or len(ids) > ANCESTORS_MAX,
         near.before or process.by_parent,
         join_intervals(near.lost, lost) if lost else near.lost,
         stamp,
     )
+    if plain:
+        creator.below = ancestry
+    return ancestry
 
 
 def image_row(state: HostState, image: Image, stage: int, version_ns: int, seen_wall_ns: int) -> ImageRow:

@@ -58,6 +58,17 @@ def test_any_row_comes_back_as_it_was(store: Store, some_images: list[ImageRow],
     assert sorted(_readback(store, "losses", LOSSES)) == sorted(map(tuple, some_losses))
 
 
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.lists(images(), min_size=1, max_size=3))
+def test_rows_that_hold_the_same_arrays_come_back_as_they_were(store: Store, some_images: list[ImageRow]) -> None:
+    """As the many children of few creators do: what they share is packed once."""
+    rows = [row._replace(tgid=3 * number + which) for number in range(40) for which, row in enumerate(some_images)]
+    assert rows[0].chain_exe is rows[len(some_images)].chain_exe
+    store.writer.execute("TRUNCATE TABLE images")
+    store.write([*rows])
+    assert sorted(_readback(store, "images", IMAGES)) == sorted(map(tuple, rows))
+
+
 def test_computed_columns(store: Store) -> None:
     rows = [
         image(n, pid_ns=4026531836 + n, ns_pid=7 * n + 1, start_boottime=n * 123456789123 + 9999999, end_kind=n % 2) for n in range(200)

@@ -1,5 +1,6 @@
 """The command line without a store: what it lists, how it fails, decode, config, and what goes to a terminal."""
 
+import importlib.metadata
 import io
 import json
 import os
@@ -35,6 +36,18 @@ def test_help_lists_every_command_and_loads_none() -> None:
 def test_every_reading_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command([name, "--help"]) == 0
     assert "Examples:" in capsys.readouterr().out
+
+
+def test_version_says_whether_the_join_is_compiled(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = importlib.metadata.version("tasktrail")
+    monkeypatch.setattr("tasktrail.cli.JOIN", tmp_path)
+    assert run_command(["--version"]) == 0
+    assert capsys.readouterr().out == f"tasktrail {version}\n"
+    (tmp_path / "transitions.cpython-311-x86_64-linux-gnu.so").touch()
+    assert run_command(["--version"]) == 0
+    assert capsys.readouterr().out == f"tasktrail {version}, its join compiled\n"
 
 
 def test_what_is_no_command_is_told(capsys: pytest.CaptureFixture[str]) -> None:

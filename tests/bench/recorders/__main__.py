@@ -27,6 +27,7 @@ PAGE = ROOT / "docs" / "recorders.md"
 RECORDERS: tuple[type[Recorder], ...] = (
     ours.Reader,
     ours.Run,
+    ours.RunCompiled,
     audit.Auditd,
     audit.AuditdNoWait,
     connector.Forkstat,

@@ -14,10 +14,11 @@ from schemas.errors import DecodeError, TasktrailError
 from schemas.events import HEAD, MARK, Kind, Mark
 from tests.bench.recorders.facts import Said, Seen
 from tests.bench.recorders.recorder import CannotRun, Recorder, wait_until
-from tests.e2e.running import TASKTRAIL, Place
+from tests.e2e.running import ROOT, TASKTRAIL, Place
 
 STORED = "SELECT tgid, kind, end_kind, creator_tgid FROM current_images WHERE comm IN ('storm', 'tiny')"
 LOSSES = "SELECT cause, amount FROM current_losses WHERE begin_boottime > 0 AND cause NOT IN ('rename_dropped', 'argv_shortened')"
+COMPILED = ROOT / "build" / "compiled"
 CAUGHT_UP_TRIES = 4
 CAUGHT_UP_S = 15.0
 
@@ -176,3 +177,20 @@ class Run(Ours):
             with contextlib.suppress(OSError):  # merges remove files at any time
                 total += one.stat().st_size if one.is_file() else 0
         return total
+
+
+class RunCompiled(Run):
+    """The same, installed with its join compiled: `make compiled` puts it there."""
+
+    name = "tasktrail run compiled"
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        # Without the second setting Python would look in the working directory first, which is the checkout.
+        self.place.env |= {"PYTHONPATH": str(COMPILED), "PYTHONSAFEPATH": "1"}
+
+    def start(self) -> None:
+        """Says so where nothing was compiled."""
+        if not any(COMPILED.glob("streams/join/transitions.*.so")):
+            raise CannotRun("its join is not compiled; run `make compiled`")
+        super().start()
