@@ -13,6 +13,8 @@ from schemas.errors import BadInput, DecodeError
 
 CLOCK_PERIOD_NS = 5_000_000_000
 """How often the wall clock is noted: a step of it is known after so long at the latest."""
+LOOK_S = 0.1
+"""Longest time that a record waits in the ring. Each look writes what came to the disk, which costs more than the writing."""
 _MARK = events.MARK
 
 
@@ -91,7 +93,7 @@ class Writer:
 def write_recording(recorder: Recorder, path: Path, wait: Callable[[float], bool]) -> Amount:
     """Writes into ``path`` what waits in the ring, a snapshot, and what comes until ``wait(seconds)`` returns True.
 
-    The caller holds the recorder's lock. The ring is looked at every 10 ms while something comes, every 100 ms while nothing does.
+    The caller holds the recorder's lock. The ring is looked at ten times a second, and goes on being emptied while it holds a whole batch.
     """
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
         writer = Writer(recorder, file)
@@ -100,9 +102,10 @@ def write_recording(recorder: Recorder, path: Path, wait: Callable[[float], bool
                 break
         recorder.clock()
         recorder.snapshot()
-        stop, clocked_ns = False, host.now().boottime_ns
+        ring, stop, clocked_ns = recorder.ring, False, host.now().boottime_ns
         while not stop:
-            stop = wait(0.01 if writer.step() else 0.1)
+            more = writer.step() and ring.producer() - ring.consumer() >= limits.BATCH_BYTES_MAX
+            stop = wait(0.0 if more else LOOK_S)
             recorder.refresh()
             if (now_ns := host.now().boottime_ns) >= clocked_ns + CLOCK_PERIOD_NS:
                 recorder.clock()
