@@ -73,12 +73,15 @@ class Runner:
         gc.disable()
         gc.freeze()
         while not self._stopping:
-            now = time.monotonic()
-            busy = now >= self._retry_at and self._turn(now)
-            self._collect(now)
-            if not busy:
+            if not self.look(time.monotonic()):
                 select.select([self._wake], [], [], LOOK_S)
         self._last_step()
+
+    def look(self, now: float) -> bool:
+        """One round of the loop, at ``now`` seconds of a monotonic clock; returns whether there is more to do at once."""
+        busy = now >= self._retry_at and self._turn(now)
+        self._collect(now)
+        return busy
 
     def _collect(self, now: float) -> None:
         """Free what hangs together in cycles: often among what is new, now and then everywhere."""
@@ -102,9 +105,11 @@ class Runner:
                 self._watch(now)
             busy = False
             ring = self._recorder.ring
-            if self._pace.due(now, ring.producer(), ring.consumer()):
-                moved, drained, ended = self._stream.step(), self._stream.progress.drained, time.monotonic()
-                self._pace.stepped(ended, ended - now, drained)
+            # What failed is tried again as soon as its time has come: until a step is made nobody may say that all is well.
+            if self._pace.due(now, ring.producer(), ring.consumer()) or self._trouble:
+                began = time.monotonic()
+                moved, drained, took_s = self._stream.step(), self._stream.progress.drained, time.monotonic() - began
+                self._pace.stepped(now + took_s, took_s, drained)
                 busy = moved and not drained
             self._well()
             return busy
