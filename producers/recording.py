@@ -13,8 +13,9 @@ from schemas.errors import BadInput, DecodeError
 
 CLOCK_PERIOD_NS = 5_000_000_000
 """How often the wall clock is noted: a step of it is known after so long at the latest."""
-LOOK_S = 0.1
-"""Longest time that a record waits in the ring. Each look writes what came to the disk, which costs more than the writing."""
+LOOK_S, LOOK_SMALL_S, SMALL_BYTES = 0.1, 0.01, 16 << 20
+"""Longest time that a record waits in the ring, and in one that is smaller than that. Each look writes what came to the disk, which
+costs more than the writing; a small ring is full before a long one."""
 _MARK = events.MARK
 
 
@@ -93,7 +94,8 @@ class Writer:
 def write_recording(recorder: Recorder, path: Path, wait: Callable[[float], bool]) -> Amount:
     """Writes into ``path`` what waits in the ring, a snapshot, and what comes until ``wait(seconds)`` returns True.
 
-    The caller holds the recorder's lock. The ring is looked at ten times a second, and goes on being emptied while it holds a whole batch.
+    The caller holds the recorder's lock. The ring is looked at ten times a second, a small one a hundred times, and is
+    emptied on while it holds a whole batch.
     """
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
         writer = Writer(recorder, file)
@@ -103,9 +105,10 @@ def write_recording(recorder: Recorder, path: Path, wait: Callable[[float], bool
         recorder.clock()
         recorder.snapshot()
         ring, stop, clocked_ns = recorder.ring, False, host.now().boottime_ns
+        look_s = LOOK_SMALL_S if ring.size_bytes < SMALL_BYTES else LOOK_S
         while not stop:
             more = writer.step() and ring.producer() - ring.consumer() >= limits.BATCH_BYTES_MAX
-            stop = wait(0.0 if more else LOOK_S)
+            stop = wait(0.0 if more else look_s)
             recorder.refresh()
             if (now_ns := host.now().boottime_ns) >= clocked_ns + CLOCK_PERIOD_NS:
                 recorder.clock()
